@@ -1,0 +1,18 @@
+/*
+ * The pandalite C API, all of it.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PANDA_PANDA_H
+#define PANDA_PANDA_H
+
+#include "panda/callbacks.h"
+#include "panda/cpu.h"
+#include "panda/error.h"
+#include "panda/machine.h"
+#include "panda/memory.h"
+#include "panda/monitor.h"
+#include "panda/registers.h"
+#include "panda/types.h"
+
+#endif

@@ -1,0 +1,112 @@
+"""The exceptions pandalite raises.
+
+Every exception carries a message that gives the reason and, where there is
+one, the remedy. All derive from :class:`PandaError`; where PyPANDA raises a
+built-in type, ours derives from that type too, so existing handlers keep
+working.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BlockingCallError",
+    "CallbackSignatureError",
+    "ConsoleError",
+    "CoreLibraryError",
+    "GuestCoreError",
+    "GuestMemoryError",
+    "GuestPanic",
+    "GuestReset",
+    "GuestShutdown",
+    "ImageError",
+    "MachineError",
+    "PandaError",
+    "SnapshotError",
+    "SnapshotMismatchError",
+    "StateError",
+    "TimeoutExpired",
+    "UnknownArchitectureError",
+    "UnknownImageError",
+    "UnknownSnapshotError",
+    "UnsupportedFeatureError",
+]
+
+
+class PandaError(Exception):
+    """Base of everything pandalite raises on purpose."""
+
+
+class CoreLibraryError(PandaError, RuntimeError):
+    """The core library of an architecture is missing or cannot be loaded."""
+
+
+class UnknownArchitectureError(PandaError, ValueError):
+    """There is no guest architecture of that name."""
+
+
+class UnsupportedFeatureError(PandaError, NotImplementedError):
+    """A documented PyPANDA feature that pandalite does not have yet."""
+
+
+class MachineError(PandaError):
+    """QEMU refused to create the machine; the message holds QEMU's words."""
+
+
+class GuestCoreError(PandaError):
+    """QEMU gave up while the guest ran (it called exit() or abort())."""
+
+
+class GuestPanic(PandaError):
+    """The guest's kernel panicked."""
+
+
+class GuestShutdown(PandaError):
+    """The guest powered itself off while it was being run."""
+
+
+class GuestReset(PandaError):
+    """The guest rebooted although ``-no-reboot`` was given."""
+
+
+class ImageError(PandaError):
+    """A disk image is missing, damaged or of the wrong format."""
+
+
+class UnknownImageError(ImageError, RuntimeError):
+    """The catalogue has no guest image of that name."""
+
+
+class SnapshotError(PandaError):
+    """A snapshot could not be saved, loaded or deleted."""
+
+
+class UnknownSnapshotError(SnapshotError, ValueError):
+    """The image holds no snapshot of that name."""
+
+
+class SnapshotMismatchError(SnapshotError, RuntimeError):
+    """The snapshot was made by a machine of another shape, e.g. RAM size."""
+
+
+class GuestMemoryError(PandaError, ValueError):
+    """Guest memory at that address cannot be read or written."""
+
+
+class StateError(PandaError, RuntimeError):
+    """The call is not allowed in the present state or from this thread."""
+
+
+class BlockingCallError(StateError, AssertionError):
+    """A blocking function was called where it would block the machine."""
+
+
+class ConsoleError(PandaError, RuntimeError):
+    """The guest's serial console is not there, or was closed."""
+
+
+class TimeoutExpired(PandaError):
+    """The guest did not answer in time; the message holds what it did say."""
+
+
+class CallbackSignatureError(PandaError, TypeError):
+    """A callback takes another number of arguments than its kind passes."""
