@@ -53,6 +53,7 @@ class Archive:
         self.downloads = cache / "debian" / f"{suite}-{architecture}"
         self._state = cache / "apt" / f"{suite}-{architecture}"
         self._updated = False
+        self._entries: dict[str, dict[str, str]] = {}
 
     def _configure(self) -> Path:
         """Write the private configuration; returns its path."""
@@ -124,16 +125,26 @@ class Archive:
 
     def show(self, package: str) -> dict[str, str]:
         """The index entry of the newest version of a binary package."""
+        return self.show_all([package])[package]
+
+    def show_all(self, packages: list[str]) -> dict[str, dict[str, str]]:
+        """The index entries of several packages, by name; one call of apt for all."""
         self.update()
-        text = self._run(["apt-cache", "show", "--no-all-versions", package])
-        fields: dict[str, str] = {}
-        for line in text.splitlines():
-            name, colon, value = line.partition(": ")
-            if colon and not line.startswith(" "):
-                fields[name] = value.strip()
-        if "Package" not in fields:
-            raise ArchiveError(f"no package {package} in {self.suite}/{self.architecture}")
-        return fields
+        unknown = [p for p in packages if p not in self._entries]
+        if unknown:
+            text = self._run(["apt-cache", "show", "--no-all-versions", *unknown])
+            for paragraph in text.split("\n\n"):
+                fields: dict[str, str] = {}
+                for line in paragraph.splitlines():
+                    name, colon, value = line.partition(": ")
+                    if colon and not line.startswith(" "):
+                        fields[name] = value.strip()
+                if "Package" in fields:
+                    self._entries.setdefault(fields["Package"], fields)
+        for package in packages:
+            if package not in self._entries:
+                raise ArchiveError(f"no package {package} in {self.suite}/{self.architecture}")
+        return {p: self._entries[p] for p in packages}
 
     def binary(self, package: str) -> Path:
         """Download the newest version of a binary package; returns the .deb."""

@@ -421,6 +421,9 @@ void panda_enable_plugin(void *plugin);
 /** Disable all callbacks of an owner. */
 void panda_disable_plugin(void *plugin);
 
+/** Whether the core raises events of a kind (some are declared only). */
+bool panda_callback_kind_raised(panda_cb_type type);
+
 /** Number of callbacks of a kind that are registered and enabled. */
 uint32_t panda_callback_count(panda_cb_type type);
 

@@ -25,6 +25,8 @@ typedef enum PandaStatus {
     PANDA_ERR_SNAPSHOT = -6,
     /** The time given was not enough. */
     PANDA_ERR_TIMEOUT = -7,
+    /** pandalite does not have this yet. */
+    PANDA_ERR_UNSUPPORTED = -8,
 } PandaStatus;
 
 /**

@@ -1,0 +1,150 @@
+/*
+ * Events of single guest instructions.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "core/internal.h"
+#include "core/block_events.h"
+#include "exec/exec-all.h"
+#include "exec/plugin-gen.h"
+#include "tcg/tcg.h"
+#include "tcg/tcg-op.h"
+#include "tcg/tcg-temp-internal.h"
+
+static const DisasContextBase *context;
+
+/*
+ * after_insn_exec is emitted where the next instruction begins, because there
+ * the lazily kept state of the CPU is known; or where the block ends.
+ */
+static bool after_pending;
+static uint64_t after_pc;
+
+static void insn_exec(CPUArchState *env, uint64_t translated_pc)
+{
+    CPUState *cs = env_cpu(env);
+    uint64_t pc = panda_exact_pc(cs, translated_pc);
+    PandaVcpu *v = &panda_vcpu;
+    uintptr_t ra = GETPC();
+    PandaCallback *c;
+
+    if (unlikely(v->skip_insn)) {
+        v->skip_insn = false;
+        if (v->skip_insn_pc == pc) {
+            return;
+        }
+    }
+    panda_event_enter(cs, PANDA_PLACE_INSN, pc, ra);
+    PANDA_FOR_EACH(c, PANDA_CB_INSN_EXEC) {
+        PANDA_CALL(c, insn_exec, &v->pub, pc);
+    }
+    panda_event_leave(cs);
+}
+
+static void after_insn_exec(CPUArchState *env, uint64_t translated_pc,
+                            uint32_t at_end)
+{
+    CPUState *cs = env_cpu(env);
+    uintptr_t ra = GETPC();
+    PandaCallback *c;
+    uint64_t pc;
+
+    if (!panda_wanted(PANDA_CB_AFTER_INSN_EXEC)) {
+        return;
+    }
+    pc = at_end ? panda_arch_get_pc(cs) : panda_exact_pc(cs, translated_pc);
+    panda_event_enter(cs, at_end ? PANDA_PLACE_BLOCK_END : PANDA_PLACE_INSN,
+                      pc, ra);
+    PANDA_FOR_EACH(c, PANDA_CB_AFTER_INSN_EXEC) {
+        PANDA_CALL(c, after_insn_exec, &panda_vcpu.pub, pc);
+    }
+    panda_event_leave(cs);
+}
+
+static TCGHelperInfo insn_exec_info = {
+    .name = "panda_insn_exec",
+    .typemask = dh_typemask(void, 0) | dh_typemask(env, 1)
+                | dh_typemask(i64, 2),
+};
+
+static TCGHelperInfo after_insn_exec_info = {
+    .name = "panda_after_insn_exec",
+    .typemask = dh_typemask(void, 0) | dh_typemask(env, 1)
+                | dh_typemask(i64, 2) | dh_typemask(i32, 3),
+};
+
+void panda_insn_block_start(const DisasContextBase *db)
+{
+    context = db;
+    after_pending = false;
+}
+
+static void emit_after(bool at_end)
+{
+    if (after_pending) {
+        after_pending = false;
+        tcg_gen_call3(after_insn_exec, &after_insn_exec_info, NULL,
+                      tcgv_ptr_temp(tcg_env),
+                      tcgv_i64_temp(tcg_constant_i64(after_pc)),
+                      tcgv_i32_temp(tcg_constant_i32(at_end)));
+    }
+}
+
+void panda_insn_block_exit(void)
+{
+    emit_after(true);
+}
+
+void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db);
+void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
+{
+    uint32_t cflags = tb_cflags(db->tb);
+    uint64_t pc = db->pc_next;
+    bool wanted = false;
+    PandaCallback *c;
+
+    emit_after(false);
+    if (cflags & PANDA_CF_MEM) {
+        panda_mem_insn_start(pc);
+    }
+    if (!(cflags & PANDA_CF_INSN)) {
+        return;
+    }
+    if (panda_wanted(PANDA_CB_INSN_TRANSLATE)) {
+        panda_event_enter(cs, PANDA_PLACE_TRANSLATION, pc, 0);
+        PANDA_FOR_EACH(c, PANDA_CB_INSN_TRANSLATE) {
+            wanted |= PANDA_CALL(c, insn_translate, &panda_vcpu.pub, pc);
+        }
+        panda_event_leave(cs);
+    }
+    /* CF_MEMI_ONLY: the instruction is run again for its I/O. */
+    if (wanted && !(cflags & CF_MEMI_ONLY)) {
+        tcg_gen_call2(insn_exec, &insn_exec_info, NULL,
+                      tcgv_ptr_temp(tcg_env),
+                      tcgv_i64_temp(tcg_constant_i64(pc)));
+    }
+}
+
+void __wrap_plugin_gen_insn_end(void);
+void __wrap_plugin_gen_insn_end(void)
+{
+    CPUState *cs = tcg_ctx->cpu;
+    bool wanted = false;
+    PandaCallback *c;
+
+    if (!(tb_cflags(context->tb) & PANDA_CF_INSN)
+        || !panda_wanted(PANDA_CB_AFTER_INSN_TRANSLATE)) {
+        return;
+    }
+    panda_event_enter(cs, PANDA_PLACE_TRANSLATION, context->pc_next, 0);
+    PANDA_FOR_EACH(c, PANDA_CB_AFTER_INSN_TRANSLATE) {
+        wanted |= PANDA_CALL(c, after_insn_translate, &panda_vcpu.pub,
+                             context->pc_next);
+    }
+    panda_event_leave(cs);
+    if (wanted && (context->is_jmp == DISAS_NEXT
+                   || context->is_jmp == DISAS_TOO_MANY)) {
+        after_pending = true;
+        after_pc = context->pc_next;
+    }
+}

@@ -1,0 +1,25 @@
+/*
+ * Between machine.c and the files it drives.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PANDA_CORE_MACHINE_H
+#define PANDA_CORE_MACHINE_H
+
+#include "core/internal.h"
+
+/* Is panda_run() active? */
+bool panda_in_run(void);
+
+/* Serve the calls other threads asked for (main_queue.c). */
+void panda_main_queue_serve(void);
+/* While closed, calls are refused and those that wait are sent away. */
+void panda_main_queue_open(bool open);
+
+/* Add our monitor commands; before qemu_init() (monitor.c). */
+void panda_monitor_setup(void);
+
+/* The CPU exists (vcpu.c). */
+void panda_vcpu_setup(CPUState *cs);
+
+#endif

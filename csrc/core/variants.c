@@ -1,0 +1,111 @@
+/*
+ * Which instrumentation the CPU runs with.
+ *
+ * Blocks are looked up by their compile flags, so a plain and an instrumented
+ * translation of the same guest code live side by side in the code cache, and
+ * switching between them needs no flush. See docs/architecture.md.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "core/internal.h"
+#include "core/machine.h"
+#include "exec/exec-all.h"
+#include "exec/translation-block.h"
+#include "hw/core/cpu.h"
+
+QEMU_BUILD_BUG_ON(PANDA_CF_ALL
+                  & (CF_COUNT_MASK | CF_NO_GOTO_TB | CF_NO_GOTO_PTR
+                     | CF_SINGLE_STEP | CF_MEMI_ONLY | CF_USE_ICOUNT
+                     | CF_INVALID | CF_PARALLEL | CF_NOIRQ | CF_PCREL
+                     | CF_BP_PAGE | CF_CLUSTER_MASK));
+
+#define CHAINING_OFF (CF_NO_GOTO_TB | CF_NO_GOTO_PTR)
+
+static uint32_t wanted_bits;
+/* What the CPU was last asked to use. */
+static uint32_t asked_bits;
+static bool chaining_off;
+static bool memcb;
+
+static const uint8_t block_kinds[] = {
+    PANDA_CB_BEFORE_BLOCK_EXEC_INVALIDATE_OPT, PANDA_CB_BEFORE_BLOCK_EXEC,
+    PANDA_CB_AFTER_BLOCK_EXEC, PANDA_CB_START_BLOCK_EXEC,
+    PANDA_CB_END_BLOCK_EXEC,
+};
+
+static const uint8_t insn_kinds[] = {
+    PANDA_CB_INSN_TRANSLATE, PANDA_CB_INSN_EXEC,
+    PANDA_CB_AFTER_INSN_TRANSLATE, PANDA_CB_AFTER_INSN_EXEC,
+};
+
+static const uint8_t memory_kinds[] = {
+    PANDA_CB_VIRT_MEM_BEFORE_READ, PANDA_CB_VIRT_MEM_BEFORE_WRITE,
+    PANDA_CB_PHYS_MEM_BEFORE_READ, PANDA_CB_PHYS_MEM_BEFORE_WRITE,
+    PANDA_CB_VIRT_MEM_AFTER_READ, PANDA_CB_VIRT_MEM_AFTER_WRITE,
+    PANDA_CB_PHYS_MEM_AFTER_READ, PANDA_CB_PHYS_MEM_AFTER_WRITE,
+};
+
+static bool any_wanted(const uint8_t *kinds, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (panda_wanted(kinds[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* On the CPU thread, outside of the execution loop: no block is linked. */
+static void apply(CPUState *cs, run_on_cpu_data data)
+{
+    uint32_t bits = qatomic_read(&wanted_bits);
+
+    cs->tcg_cflags = (cs->tcg_cflags & ~(PANDA_CF_ALL | CHAINING_OFF)) | bits;
+}
+
+void panda_variants_update(void)
+{
+    CPUState *cs = panda_vcpu.cs;
+    uint32_t bits = 0;
+
+    if (any_wanted(block_kinds, ARRAY_SIZE(block_kinds))) {
+        bits |= PANDA_CF_BLOCK;
+    }
+    if (any_wanted(insn_kinds, ARRAY_SIZE(insn_kinds))) {
+        bits |= PANDA_CF_INSN;
+    }
+    if (memcb || any_wanted(memory_kinds, ARRAY_SIZE(memory_kinds))) {
+        bits |= PANDA_CF_MEM;
+    }
+    if (chaining_off) {
+        bits |= CHAINING_OFF;
+    }
+    qatomic_set(&wanted_bits, bits);
+    if (cs && qatomic_xchg(&asked_bits, bits) != bits && !panda_dead()) {
+        async_run_on_cpu(cs, apply, RUN_ON_CPU_NULL);
+    }
+}
+
+void panda_enable_memcb(void)
+{
+    memcb = true;
+    panda_variants_update();
+}
+
+void panda_disable_memcb(void)
+{
+    memcb = false;
+    panda_variants_update();
+}
+
+void panda_enable_tb_chaining(void)
+{
+    chaining_off = false;
+    panda_variants_update();
+}
+
+void panda_disable_tb_chaining(void)
+{
+    chaining_off = true;
+    panda_variants_update();
+}

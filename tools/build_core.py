@@ -1,0 +1,198 @@
+"""Build libpanda-<arch>.so: QEMU's objects and csrc/ in one shared object.
+
+    python tools/build_core.py [ARCH ...]
+
+Everything that takes long is kept in the build cache, keyed by content; see
+CONTRIBUTING.md for what is where.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import build_qemu
+from build_qemu import QemuBuild
+from debian import ArchiveError
+from project import CSRC, LIB, ROOT, BuildError, cache_dir, digest, jobs, locked
+from toolchain import FLAGS, toolchain
+
+OPTIMISE = ["-O2", "-ffunction-sections", "-fdata-sections", "-Wall", "-Werror", "-Wno-unused"]
+
+LINK = [
+    "-shared",
+    "-O2",
+    "-g0",
+    "-Wl,-Bsymbolic",
+    "-Wl,-z,noexecstack",
+    "-Wl,-z,relro",
+    "-Wl,-z,now",
+    "-Wl,--gc-sections",
+    "-Wl,--build-id=sha1",
+]
+
+
+def version() -> str:
+    """The project's version."""
+    text = (ROOT / "pandalite" / "_version.py").read_text()
+    found = re.search(r'__version__ = "(.+)"', text)
+    assert found
+    return found.group(1)
+
+
+def exported() -> list[str]:
+    """The functions of the public headers: all that a library exports."""
+    names: set[str] = set()
+    for header in sorted((CSRC / "include/panda").glob("*.h")):
+        text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
+        names.update(re.findall(r"^[\w\s*]*?\b(panda_\w+)\(", text, flags=re.MULTILINE))
+    return sorted(names)
+
+
+def sources(family: str) -> list[Path]:
+    """The C files of the core for a family of architectures."""
+    return sorted([*(CSRC / "core").glob("*.c"), *(CSRC / "arch").glob(f"{family}*.c")])
+
+
+class CoreBuild:
+    """Builds the library of one architecture."""
+
+    def __init__(self, qemu: QemuBuild, arch: str) -> None:
+        self.qemu = qemu
+        self.arch = arch
+        self.family = build_qemu.arches()[arch]["family"]
+        self.env = qemu.tools.environment()
+        self.cache = cache_dir() / "core"
+        self.cache.mkdir(parents=True, exist_ok=True)
+        headers = sorted(CSRC.rglob("*.h"))
+        self.compile = [
+            *qemu.compile_line(arch),
+            *FLAGS,
+            *OPTIMISE,
+            f"-I{CSRC}",
+            f"-I{CSRC}/include",
+            f"-I{qemu.src}",
+            f"-I{qemu.src}/accel/tcg",
+            f"-ffile-prefix-map={ROOT}/=",
+            f'-DPANDALITE_ARCH="{arch}"',
+            f'-DPANDALITE_VERSION="{version()}"',
+        ]
+        portable = " ".join(self.compile).replace(str(ROOT), "")
+        self.key = digest(qemu.base.name, portable, *headers)
+
+    def _object(self, source: Path) -> Path:
+        """Compile one file, or find its object in the cache."""
+        made = self.cache / f"{source.stem}-{digest(self.key, source)}.o"
+        if not made.exists():
+            part = made.with_suffix(f".{os.getpid()}.part.o")
+            command = [*self.compile, "-o", str(part), "-c", str(source)]
+            done = subprocess.run(
+                command, cwd=self.qemu.dir, env=self.env, capture_output=True, text=True
+            )
+            if done.returncode:
+                raise BuildError(f"{source.relative_to(ROOT)}:\n{done.stderr}")
+            part.rename(made)
+        return made
+
+    def _link(self, objects: list[Path], wraps: list[str], out: Path, *options: str) -> None:
+        script = out.with_suffix(".map")
+        names = "".join(f"    {name};\n" for name in exported())
+        script.write_text("{\nglobal:\n" + names + "local:\n    *;\n};\n")
+        words = [
+            *LINK,
+            *options,
+            f"-Wl,-soname,libpanda-{self.arch}.so",
+            f"-Wl,--version-script={script}",
+            *(f"-Wl,--wrap={name}" for name in wraps),
+            "-o",
+            str(out),
+            *map(str, objects),
+            *self.qemu.link_line(self.arch),
+        ]
+        response = out.with_suffix(".rsp")
+        response.write_text("\n".join(f'"{w}"' for w in words))
+        done = subprocess.run(
+            ["zcc", f"@{response}"],
+            cwd=self.qemu.dir,
+            env=self.env,
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            raise BuildError(f"linking libpanda-{self.arch}.so:\n{done.stderr[-6000:]}")
+
+    def _check_wraps(self, wraps: list[str], unstripped: Path) -> None:
+        """A replaced function that nothing calls has been dropped: QEMU moved it."""
+        from elftools.elf.elffile import ELFFile
+
+        with unstripped.open("rb") as file:
+            table = ELFFile(file).get_section_by_name(".symtab")
+            present = {symbol.name for symbol in table.iter_symbols()}
+        lost = [name for name in wraps if f"__wrap_{name}" not in present]
+        if lost:
+            raise BuildError(
+                "QEMU does not call these functions across files any more, so they cannot "
+                f"be wrapped: {', '.join(lost)}"
+            )
+
+    def build(self) -> Path:
+        """Build the library into pandalite/_lib; returns its path."""
+        files = sources(self.family)
+        wraps = sorted(
+            {name for f in files for name in re.findall(r"\b__wrap_(\w+)", f.read_text())}
+        )
+        with ThreadPoolExecutor(jobs()) as pool:
+            objects = list(pool.map(self._object, files))
+        key = digest(*(o.name for o in objects), *exported(), " ".join(LINK), self.arch)
+        folder = self.cache / f"{self.arch}-{key}"
+        library = folder / f"libpanda-{self.arch}.so"
+        with locked(folder.with_suffix(".lock")):
+            if not (folder / ".complete").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                unstripped = folder / f"libpanda-{self.arch}.debug.so"
+                self._link(objects, wraps, unstripped)
+                self._check_wraps(wraps, unstripped)
+                self._link(objects, wraps, library, "-s")
+                (folder / ".complete").touch()
+        LIB.mkdir(exist_ok=True)
+        target = LIB / library.name
+        part = target.with_suffix(".part")
+        shutil.copy(library, part)
+        part.rename(target)
+        return target
+
+
+def main() -> int:
+    """Build the libraries named on the command line, or all."""
+    known = list(build_qemu.arches())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("arch", nargs="*", metavar="ARCH", help=f"one of {', '.join(known)}")
+    names = parser.parse_args().arch or known
+    unknown = [n for n in names if n not in known]
+    if unknown:
+        print(f"no such architecture: {', '.join(unknown)} (there are {', '.join(known)})")
+        return 2
+    start = time.monotonic()
+    try:
+        qemu = build_qemu.build(toolchain(), names)
+        for name in names:
+            library = CoreBuild(qemu, name).build()
+            size = library.stat().st_size / 1e6
+            print(f"  {library.relative_to(ROOT)} {size:.1f} MB", flush=True)
+    except (BuildError, ArchiveError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"  core built in {time.monotonic() - start:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

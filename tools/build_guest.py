@@ -1,0 +1,401 @@
+#!/usr/bin/env python3
+"""Build the tiny Linux guest of an architecture from Debian binary packages.
+
+    python tools/build_guest.py ARCH [--output DIR] [--cache DIR] [--refresh]
+
+Makes in the output directory: ``kernel``, ``initrd.gz``, the packages'
+copyright files in ``copyright/``, and ``manifest.json``, which says where
+everything came from and how the guest is run. Equal packages give equal bytes.
+
+A finished guest stays in the build cache. As long as the recipe and this
+builder do not change it is taken from there, without a look at the archive;
+``--refresh`` asks the archive for newer packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import posixpath
+import re
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from debian import Archive, ArchiveError
+from guest import cpio, kernel
+from guest.deb import Package, PackageError
+from guest.elf import Elf, ElfError
+from guest.modules import Kernel, ModuleError, index_files, normal
+from project import LIB, ROOT, BuildError, cache_dir, digest, load_toml, locked
+
+RECIPES = ROOT / "tools" / "guest_recipes.toml"
+CATALOGUE = ROOT / "pandalite" / "qcows" / "catalogue.json"
+ROOTFS = ROOT / "tools" / "guest" / "rootfs"
+FORMAT = 1  # of manifest.json
+
+
+def architectures() -> list[str]:
+    """The architectures that have a recipe."""
+    return sorted(name for name in load_toml(RECIPES) if name != "common")
+
+
+def recipe_of(arch: str) -> dict[str, Any]:
+    """The recipe of an architecture: what is built, and under ``run`` how it is run."""
+    recipes = load_toml(RECIPES)
+    if arch not in recipes or arch == "common":
+        raise BuildError(f"no guest recipe for {arch!r}; there is: {', '.join(architectures())}")
+    catalogue = json.loads(CATALOGUE.read_text())
+    return {**recipes["common"], **recipes[arch], "arch": arch, "run": catalogue["tiny"][arch]}
+
+
+def recipe_key(recipe: dict[str, Any]) -> str:
+    """A name for all that decides the guest besides the packages' versions."""
+    code = [Path(__file__), *sorted((ROOT / "tools" / "guest").glob("*.py"))]
+    files = [p for p in sorted(ROOTFS.rglob("*")) if p.is_file()]
+    names = "\n".join(str(p.relative_to(ROOTFS)) for p in files)
+    return digest(json.dumps(recipe, sort_keys=True), names, *code, *files)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A sort key that puts version 9 before version 50."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
+
+
+# What the archive has
+
+
+def choose_packages(archive: Archive, recipe: dict[str, Any]) -> dict[str, dict[str, str]]:
+    """The index entries of the packages the recipe asks for, the kernel first."""
+    kernels = archive.package_names(recipe["kernel"])
+    if not kernels:
+        raise BuildError(
+            f"{archive.suite}/{archive.architecture} has no kernel package that matches "
+            f"{recipe['kernel']!r}"
+        )
+    return archive.show_all([max(kernels, key=_natural), *recipe["packages"]])
+
+
+def fetch(archive: Archive, entries: dict[str, dict[str, str]]) -> list[Path]:
+    """Download the packages, and check them once more against the index."""
+    debs = []
+    for name, entry in entries.items():
+        deb = archive.binary(name)
+        if hashlib.sha256(deb.read_bytes()).hexdigest() != entry["SHA256"]:
+            raise BuildError(f"{deb} is damaged (wrong SHA-256): delete it and build again")
+        debs.append(deb)
+    return debs
+
+
+# The initial RAM file system
+
+
+def add_skeleton(tree: cpio.Tree, values: dict[str, str]) -> None:
+    """Directories, configuration and scripts; ``@NAME@`` in files is filled in."""
+    for path in ("bin", "sbin", "lib", "lib32", "lib64"):
+        tree.directory(f"usr/{path}")
+        tree.symlink(path, f"usr/{path}")
+    for path in ("proc", "sys", "dev", "run", "mnt", "media", "home", "var/log", "usr/local/bin"):
+        tree.directory(path)
+    tree.directory("tmp", 0o1777)
+    tree.directory("root", 0o700)
+    tree.directory("home/user", 0o755, owner=1000)
+    tree.symlink("etc/mtab", "../proc/self/mounts")
+    tree.symlink("init", "bin/busybox")
+    # The kernel opens the console before anything is mounted on /dev.
+    tree.device("dev/console", 5, 1)
+    for file in sorted(p for p in ROOTFS.rglob("*") if p.is_file()):
+        text = file.read_text()
+        for name, value in values.items():
+            text = text.replace(f"@{name}@", value)
+        if left := re.search(r"@[A-Z]+@", text):
+            raise BuildError(f"{file}: nothing is known to replace {left.group()}")
+        mode = 0o755 if text.startswith("#!") else 0o644
+        tree.file(str(file.relative_to(ROOTFS)), text.encode(), mode)
+
+
+def add_modules(tree: cpio.Tree, modules: Kernel, recipe: dict[str, Any]) -> list[str]:
+    """The kernel modules and their index; returns their names in load order."""
+    wanted = recipe["modules"]
+    optional = [m for m in wanted["optional"] if modules.has(m)]
+    needed = [m for m in wanted["load"] + wanted["include"] if not modules.is_builtin(m)]
+    # crc32c comes in several kinds: a kernel that has it built in needs no other.
+    needed = [m for m in needed if modules.has(m) or not _built_in_instead(modules, m)]
+    chosen = modules.closure(needed + optional)
+    base = f"usr/lib/modules/{modules.release}"
+    for module in chosen:
+        tree.file(f"{base}/{module.path}", module.data)
+    for name, data in index_files(chosen, modules.builtin_list).items():
+        tree.file(f"{base}/{name}", data)
+    load = [normal(m) for m in wanted["load"]]
+    tree.file("etc/modules", "".join(f"{m}\n" for m in load).encode())
+    return [m.name for m in chosen]
+
+
+def _built_in_instead(modules: Kernel, name: str) -> bool:
+    """Whether a module may be missing because the kernel holds the one that uses it."""
+    users = {"crc32c_generic": "ext4"}
+    return normal(name) in users and modules.is_builtin(users[normal(name)])
+
+
+def add_programs(tree: cpio.Tree, packages: list[Package], recipe: dict[str, Any]) -> list[str]:
+    """Busybox, the programs, and the libraries they need; returns the programs' paths."""
+    by_name = {p.name: p for p in packages}
+    busybox = by_name["busybox-static"].read("usr/bin/busybox")
+    if Elf(busybox).interpreter():
+        raise BuildError("busybox is not statically linked")
+    tree.file("usr/bin/busybox", busybox, 0o755)
+    todo: list[tuple[str, str]] = []  # (file name or path, who needs it)
+    programs = []
+    for name, paths in sorted(recipe["programs"].items()):
+        for path in paths:
+            data = by_name[name].read(path)
+            tree.file(path, data, 0o755)
+            programs.append(f"/{path}")
+            todo += [(need, path) for need in _needs(data)]
+    libraries = _libraries(packages)
+    while todo:
+        library, user = todo.pop(0)
+        soname = posixpath.basename(library)
+        if soname not in libraries:
+            raise BuildError(
+                f"{user} needs {library}, which is in none of the packages of the recipe"
+            )
+        package, path = libraries[soname]
+        if path in tree.entries:
+            continue
+        data = _add_library(tree, package, path)
+        if library.startswith("/"):  # the dynamic linker, by its full path
+            _add_interpreter_link(tree, library, path)
+        todo += [(need, path) for need in _needs(data)]
+    tree.symlink("usr/bin/sh", "dash")
+    return programs
+
+
+def _needs(data: bytes) -> list[str]:
+    elf = Elf(data)
+    interpreter = elf.interpreter()
+    return elf.needed() + ([interpreter] if interpreter else [])
+
+
+def _libraries(packages: list[Package]) -> dict[str, tuple[Package, str]]:
+    """Where each shared library is: file name -> (package, path).
+
+    Debian's dynamic linker looks in the multiarch directory first; a file of
+    the same name elsewhere is for another kind of CPU.
+    """
+    found: dict[str, tuple[Package, str]] = {}
+    for package in packages:
+        for path in package.paths(r"usr/lib(/[^/]+-linux-[^/]+)?/[^/]+\.so(\.[^/]+)?$"):
+            name = posixpath.basename(path)
+            if name not in found or path.count("/") > found[name][1].count("/"):
+                found[name] = (package, path)
+    return found
+
+
+def _add_library(tree: cpio.Tree, package: Package, path: str) -> bytes:
+    """Add a library with the links that lead to it; returns its contents."""
+    for _ in range(8):
+        file = package.file(path)
+        if file.link is None:
+            data = package.read(path)
+            if path not in tree.entries:
+                tree.file(path, data, 0o755)
+            return data
+        tree.symlink(path, file.link)
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(path), file.link)).lstrip("/")
+    raise BuildError(f"too many links at {path} in {package.deb.name}")
+
+
+def _add_interpreter_link(tree: cpio.Tree, interpreter: str, path: str) -> None:
+    """Make the dynamic linker reachable under the path the programs ask for."""
+    place = "usr" + interpreter if not interpreter.startswith("/usr/") else interpreter[1:]
+    if place != path:
+        tree.symlink(place, posixpath.relpath(path, posixpath.dirname(place)))
+
+
+# The guest
+
+
+def build(recipe: dict[str, Any], key: str, debs: list[Path], scratch: Path, out: Path) -> None:
+    """Make the guest's files in the empty directory ``out``."""
+    with contextlib.ExitStack() as stack:
+        packages = [stack.enter_context(Package(deb, scratch)) for deb in debs]
+        run = recipe["run"]
+        modules = Kernel(packages[0])
+        image = packages[0].read(_kernel_path(packages[0]))
+        tree = cpio.Tree()
+        add_skeleton(
+            tree,
+            {
+                "ARCH": recipe["arch"],
+                "SUITE": recipe["suite"],
+                "HOSTNAME": run["hostname"],
+                "CONSOLE": run["console"],
+                "PROMPT": run["prompt"],
+            },
+        )
+        module_names = add_modules(tree, modules, recipe)
+        programs = add_programs(tree, packages, recipe)
+        (out / "kernel").write_bytes(image)
+        (out / "initrd.gz").write_bytes(cpio.gzip(cpio.write(tree)))
+        (out / "copyright").mkdir()
+        for package in packages:
+            (out / "copyright" / f"{package.name}.txt").write_bytes(package.copyright())
+        vmlinux = kernel.vmlinux(image)
+        manifest = {
+            "format": FORMAT,
+            "arch": recipe["arch"],
+            "flavour": "tiny",
+            "suite": recipe["suite"],
+            "recipe_key": key,
+            "kernel": {
+                "release": modules.release,
+                "banner": kernel.banner(vmlinux),
+                "build_id": kernel.build_id(vmlinux),
+                "modules": module_names,
+            },
+            "programs": programs,
+            "libraries": _library_files(tree),
+            "run": run,
+            "packages": [_describe(package) for package in packages],
+            "files": _outputs(out),
+        }
+    text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    (out / "manifest.json").write_text(text, encoding="utf-8")
+
+
+def _kernel_path(package: Package) -> str:
+    found = package.paths(r"boot/vmlinu[xz]-")
+    if len(found) != 1:
+        raise BuildError(f"{package.deb.name} has {len(found)} kernel images, not one")
+    return found[0]
+
+
+def _library_files(tree: cpio.Tree) -> list[str]:
+    return sorted(f"/{p}" for p in tree.entries if re.match(r"usr/lib.*\.so[.\d]*$", p))
+
+
+def _describe(package: Package) -> dict[str, Any]:
+    source, _, version = package.fields.get("Source", package.name).partition(" (")
+    return {
+        "package": package.name,
+        "version": package.fields["Version"],
+        "architecture": package.fields["Architecture"],
+        "source": source,
+        "source_version": version.rstrip(")") or package.fields["Version"],
+        "licences": package.licences(),
+        "copyright": f"copyright/{package.name}.txt",
+        "sha256": package.sha256(),
+    }
+
+
+def _outputs(out: Path) -> dict[str, dict[str, Any]]:
+    return {
+        str(p.relative_to(out)): {
+            "size": p.stat().st_size,
+            "sha256": hashlib.sha256(p.read_bytes()).hexdigest(),
+        }
+        for p in sorted(out.rglob("*"))
+        if p.is_file()
+    }
+
+
+# The cache
+
+
+def ensure(arch: str, cache: Path, refresh: bool = False) -> Path:
+    """The guest of an architecture in the cache, built if it has to be."""
+    recipe = recipe_of(arch)
+    key = recipe_key(recipe)
+    guests = cache / "guests"
+    guests.mkdir(parents=True, exist_ok=True)
+    current = guests / f"{arch}-{key}.current"
+    with locked(guests / f"{arch}.lock"):
+        if not refresh and current.exists():
+            done = guests / current.read_text().strip()
+            if (done / "manifest.json").exists():
+                return done
+        archive = Archive(recipe["suite"], recipe["debian"], cache)
+        entries = choose_packages(archive, recipe)
+        versions = [f"{n} {e['Version']} {e['SHA256']}" for n, e in sorted(entries.items())]
+        done = guests / f"{arch}-{digest(key, *versions)}"
+        if not (done / "manifest.json").exists():
+            debs = fetch(archive, entries)
+            with tempfile.TemporaryDirectory(dir=guests, prefix=f".{arch}-") as scratch:
+                out = Path(scratch) / "out"
+                out.mkdir()
+                build(recipe, key, debs, Path(scratch), out)
+                shutil.rmtree(done, ignore_errors=True)
+                out.rename(done)
+        _write_atomically(current, done.name.encode())
+        return done
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(path)
+
+
+def publish(built: Path, output: Path) -> bool:
+    """Copy a built guest to where it is used; False if it was there already."""
+    text = (built / "manifest.json").read_bytes()
+    files: dict[str, dict[str, Any]] = json.loads(text)["files"]
+    there = output / "manifest.json"
+    if there.exists() and there.read_bytes() == text and _same_sizes(output, files):
+        return False
+    # The manifest goes first and comes last: a guest without one is not used.
+    there.unlink(missing_ok=True)
+    for name in files:
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        _write_atomically(output / name, (built / name).read_bytes())
+    for old in (output / "copyright").iterdir():
+        if f"copyright/{old.name}" not in files:
+            old.unlink()
+    _write_atomically(there, text)
+    return True
+
+
+def _same_sizes(output: Path, files: dict[str, dict[str, Any]]) -> bool:
+    try:
+        return all((output / n).stat().st_size == f["size"] for n, f in files.items())
+    except OSError:
+        return False
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("arch", help=f"one of: {', '.join(architectures())}")
+    parser.add_argument("--output", type=Path, help="default: pandalite/_lib/guests/ARCH")
+    parser.add_argument("--cache", type=Path, help="default: $PANDALITE_CACHE or the user's cache")
+    parser.add_argument("--refresh", action="store_true", help="look for newer packages")
+    given = parser.parse_args(arguments)
+    output = given.output or LIB / "guests" / given.arch
+    begin = time.monotonic()
+    try:
+        built = ensure(given.arch, given.cache or cache_dir(), given.refresh)
+        changed = publish(built, output)
+    except (
+        *(ArchiveError, BuildError, ElfError, ModuleError, PackageError, kernel.KernelError),
+        OSError,
+    ) as error:
+        print(f"build_guest: {given.arch}: {error}", file=sys.stderr)
+        return 1
+    size = sum(p.stat().st_size for p in (output / "kernel", output / "initrd.gz"))
+    print(
+        f"guest {given.arch}: {output} ({'written' if changed else 'up to date'}, "
+        f"{size / 1e6:.1f} MB, {time.monotonic() - begin:.1f} s)"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of the guest builder; ``tools/build_guest.py`` is the command."""

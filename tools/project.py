@@ -1,0 +1,69 @@
+"""Where things are: the checkout, the build cache, the data tables."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # the same module under its name before it joined the standard library
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+CSRC = ROOT / "csrc"
+LIB = ROOT / "pandalite" / "_lib"
+
+
+class BuildError(Exception):
+    """A build step failed; the message names the step and the log."""
+
+
+def cache_dir() -> Path:
+    """The build cache: ``PANDALITE_CACHE``, else the user's cache directory."""
+    given = os.environ.get("PANDALITE_CACHE")
+    if given:
+        return Path(given).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "pandalite" / "build"
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file."""
+    with path.open("rb") as file:
+        return tomllib.load(file)
+
+
+def digest(*parts: str | bytes | Path) -> str:
+    """A short name for content: strings and the bytes of files, in order."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            data = part.name.encode() + b"\0" + part.read_bytes()
+        elif isinstance(part, str):
+            data = part.encode()
+        else:
+            data = part
+        total.update(len(data).to_bytes(8, "little"))
+        total.update(data)
+    return total.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on a file, so that two builds do not collide."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def jobs() -> int:
+    """How many compilers to run at once: ``PANDALITE_JOBS``, else the cores."""
+    return int(os.environ.get("PANDALITE_JOBS") or len(os.sched_getaffinity(0)))
