@@ -286,6 +286,7 @@ def _describe(package: Package) -> dict[str, Any]:
     source, _, version = package.fields.get("Source", package.name).partition(" (")
     return {
         "package": package.name,
+        "file": package.deb.name,
         "version": package.fields["Version"],
         "architecture": package.fields["Architecture"],
         "source": source,

@@ -169,7 +169,6 @@ int panda_init(int argc, char **argv)
     }
     created = true;
     main_thread = pthread_self();
-    panda_monitor_setup();
 
     /* What QEMU's initialisation changes in the calling thread. */
     pthread_sigmask(SIG_SETMASK, NULL, &mask);

@@ -16,9 +16,6 @@ void panda_main_queue_serve(void);
 /* While closed, calls are refused and those that wait are sent away. */
 void panda_main_queue_open(bool open);
 
-/* Add our monitor commands; before qemu_init() (monitor.c). */
-void panda_monitor_setup(void);
-
 /* The CPU exists (vcpu.c). */
 void panda_vcpu_setup(CPUState *cs);
 

@@ -32,7 +32,8 @@ static void plugin_cmd(Monitor *mon, const QDict *qdict)
     }
 }
 
-void panda_monitor_setup(void)
+/* Before the constructor of QEMU's that sorts the table. */
+static void __attribute__((constructor(101))) fill_commands(void)
 {
     int n = 0;
 

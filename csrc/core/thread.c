@@ -68,7 +68,7 @@ void __wrap_qemu_thread_create(QemuThread *thread, const char *name,
 void __wrap_qemu_thread_create(QemuThread *thread, const char *name,
                                void *(*fn)(void *), void *arg, int mode)
 {
-    if (!strcmp(name, "ALL CPUs/TCG")) {
+    if (!g_strcmp0(name, "ALL CPUs/TCG")) {
         vcpu_fn = fn;
         vcpu_arg = arg;
         vcpu_thread = thread;

@@ -48,7 +48,10 @@ class Package:
         self.deb = deb
         self._store: IO[bytes] = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115
         done = subprocess.run(
-            ["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=self._store, stderr=subprocess.PIPE
+            ["dpkg-deb", "--fsys-tarfile", str(deb)],
+            stdout=self._store,
+            stderr=subprocess.PIPE,
+            check=False,
         )
         if done.returncode:
             self._store.close()

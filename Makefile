@@ -1,0 +1,68 @@
+# pandalite's commands. Each does the set-up it needs; nothing has to be typed.
+#
+#   make demo            boot a Linux guest inside Python and count its blocks
+#   make test            run all tests
+#   make core ARCH=...   build the core library (all architectures without ARCH)
+#   make guests          build the tiny guests
+#   make bindings        regenerate pandalite/_bindings/ from the C headers
+#   make check           lint, types, drift of generated files
+#   make bench           measure, and print the tables of docs/performance.md
+#   make clean           remove what was built here (the build cache stays)
+
+PYTHON ?= python3
+ARCH ?=
+GUESTS ?= x86_64 i386
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.complete
+
+export PYTHONDONTWRITEBYTECODE =
+
+.PHONY: demo test core guests firmware bindings check bench clean venv packages
+
+demo: venv packages
+	$(PY) tools/build_core.py x86_64
+	$(PY) tools/collect_firmware.py
+	$(PY) tools/build_guest.py x86_64
+	$(PY) examples/count_blocks.py
+
+test: venv core firmware guests check
+	$(PY) -m pytest
+
+core: venv packages
+	$(PY) tools/build_core.py $(ARCH)
+
+firmware: venv packages
+	$(PY) tools/collect_firmware.py
+
+guests: venv packages
+	@for arch in $(GUESTS); do $(PY) tools/build_guest.py $$arch || exit 1; done
+
+bindings: core
+	$(PY) tools/gen_ctypes.py
+	$(PY) tools/build_core.py --layouts
+
+check: venv core
+	$(PY) tools/gen_ctypes.py --check
+	$(PY) tools/build_core.py --layouts --check
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: venv core firmware guests
+	$(PY) -m bench
+
+packages:
+	@$(PYTHON) tools/host_packages.py
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml | packages
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check --no-input -r tools/requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf build dist $(VENV) pandalite/_lib .pytest_cache .mypy_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,436 @@
+"""Callbacks: registration, decorators, and what happens when one raises.
+
+A registered function gets a *trampoline*: a small Python function of exactly
+the arguments that change from event to event, made from a template for its
+kind. The CPU and block objects never change, so they are not passed through
+the C boundary at all, which halves the cost of an event.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._bindings.callbacks import KINDS, CallbackKind, panda_cb
+from ._bindings.enums import PandaStatus
+from ._core import PandaCore
+from .errors import CallbackSignatureError, UnsupportedFeatureError
+from .utils import warn
+
+if TYPE_CHECKING:
+    from _ctypes import CFuncPtr
+
+_C_TYPES: dict[str, Any] = {
+    "target_ptr_t": ctypes.c_uint64,
+    "hwaddr": ctypes.c_uint64,
+    "uint64_t": ctypes.c_uint64,
+    "uint32_t": ctypes.c_uint32,
+    "int32_t": ctypes.c_int32,
+    "uint8_t": ctypes.c_uint8,
+    "size_t": ctypes.c_size_t,
+    "bool": ctypes.c_bool,
+    "int": ctypes.c_int,
+    "void": None,
+    "char *": ctypes.c_char_p,
+    "const char *": ctypes.c_char_p,
+    "uint64_t *": ctypes.POINTER(ctypes.c_uint64),
+    "char **": ctypes.POINTER(ctypes.c_char_p),
+}
+
+#: Arguments that are the same object in every event.
+_CONSTANTS = {"PandaCPU *": "cpu", "PandaTB *": "tb"}
+
+#: Kinds whose buffer is the core's one value buffer.
+_FIXED_BUFFER = "_mem_"
+
+
+class _Shape(NamedTuple):
+    """How a kind's trampoline looks."""
+
+    functype: type[CFuncPtr]
+    params: tuple[str, ...]
+    arguments: tuple[str, ...]
+
+
+def _shape(kind: CallbackKind) -> _Shape:
+    """Work out which arguments have to cross the C boundary.
+
+    C passes more arguments than the trampoline declares; those at the end are
+    simply not looked at.
+    """
+    params: list[str] = []
+    types: list[Any] = []
+    arguments: list[str] = []
+    last = 0
+    for name, ctype in zip(kind.argnames, kind.argtypes):
+        constant = _CONSTANTS.get(ctype)
+        if ctype == "uint8_t *" and _FIXED_BUFFER in kind.name:
+            constant = "mem_buf"
+        params.append(f"_{name}")
+        types.append(ctypes.c_void_p if constant else _C_TYPES.get(ctype, ctypes.c_void_p))
+        arguments.append(constant or f"_{name}")
+        if not constant:
+            last = len(params)
+    functype = ctypes.CFUNCTYPE(_C_TYPES[kind.restype], *types[:last])
+    return _Shape(functype, tuple(params[:last]), tuple(arguments))
+
+
+_TEMPLATE = """
+def trampoline({params}):
+    try:
+        {statement}
+    except BaseException as error:
+        return failed(error)
+"""
+
+
+def _as_int(value: object) -> int:
+    """What C gets of a callback's result: None or nonsense is 0."""
+    try:
+        return int(value)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError):
+        return 0
+
+
+class CallbackFunction:
+    """A Python function made ready for a callback kind (``panda.callback.X(fn)``)."""
+
+    def __init__(self, kind: CallbackKind, function: Callable[..., Any]) -> None:
+        if not callable(function):
+            raise CallbackSignatureError(f"{kind.name}: {function!r} is not a function")
+        self.kind = kind
+        self.function = function
+        self.pointer: CFuncPtr | None = None
+        self.__name__ = getattr(function, "__name__", kind.name)
+        self._check_arity()
+
+    def _check_arity(self) -> None:
+        count = len(self.kind.argnames)
+        try:
+            signature = inspect.signature(self.function)
+        except (TypeError, ValueError):
+            return
+        try:
+            signature.bind(*range(count))
+        except TypeError as error:
+            expected = ", ".join(self.kind.argnames) or "none"
+            raise CallbackSignatureError(
+                f"callback {self.__name__}{signature} does not fit kind {self.kind.name}, which "
+                f"passes {count} argument{'s' * (count != 1)} ({expected}): {error}"
+            ) from None
+
+    def build(self, panda: PandaCore, failed: Callable[[BaseException], int]) -> CFuncPtr:
+        """Make the C function; it lives as long as this object."""
+        shape = _shape(self.kind)
+        call = f"fn({', '.join(shape.arguments)})"
+        if self.kind.restype == "void":
+            statement = call
+        elif self.kind.restype == "bool":
+            statement = f"return bool({call})"
+        else:
+            statement = f"return as_int({call})"
+        scope: dict[str, Any] = {
+            "fn": self.function,
+            "failed": failed,
+            "as_int": _as_int,
+            "cpu": panda.cpu,
+            "tb": panda.tb,
+            "mem_buf": panda.mem_buf,
+        }
+        source = _TEMPLATE.format(params=", ".join(shape.params), statement=statement)
+        exec(compile(source, f"<trampoline of {self.kind.name}>", "exec"), scope)
+        self.pointer = shape.functype(scope["trampoline"])
+        return self.pointer
+
+    def __call__(self, *args: Any) -> Any:
+        """Call the Python function."""
+        return self.function(*args)
+
+
+class CallbackType:
+    """A callback kind, as found in ``panda.callback``; call it with a function."""
+
+    def __init__(self, kind: CallbackKind) -> None:
+        self.kind = kind
+        self.__doc__ = kind.doc
+
+    def __call__(self, function: Callable[..., Any]) -> CallbackFunction:
+        """Make a function ready to be registered."""
+        return CallbackFunction(self.kind, function)
+
+    def __repr__(self) -> str:
+        return f"<callback kind {self.kind.name}>"
+
+
+class CallbackName(NamedTuple):
+    """Value of ``panda.callback_dictionary``: name and number of a kind."""
+
+    name: str
+    number: int
+
+
+class Callbacks(PandaCore):
+    """The part of Panda that registers callbacks."""
+
+    callback: Any
+    callback_dictionary: dict[CallbackType, CallbackName]
+    registered_callbacks: dict[str, dict[str, Any]]
+    plugin_register_count: int
+    lambda_cnt: int
+    disabled_tb_chaining: bool
+    _memcb: bool
+
+    def _init_callbacks(self) -> None:
+        types = {name: CallbackType(kind) for name, kind in KINDS.items()}
+        self.callback = _KindNames(**types)
+        self.callback_dictionary = {
+            t: CallbackName(name, KINDS[name].number) for name, t in types.items()
+        }
+        self.registered_callbacks = {}
+        self.plugin_register_count = 0
+        self.lambda_cnt = 0
+        self.disabled_tb_chaining = False
+        self._memcb = False
+
+    def register_callback(
+        self,
+        callback: CallbackType,
+        function: CallbackFunction | Callable[..., Any],
+        name: str,
+        enabled: bool = True,
+        procname: str | None = None,
+    ) -> None:
+        """Register a function for a callback kind.
+
+        Args:
+            callback: the kind, ``panda.callback.<kind>``.
+            function: ``panda.callback.<kind>(fn)``, or the Python function.
+            name: to refer to it; one that is taken is replaced, with a warning.
+            enabled: whether it is called at once.
+            procname: not supported yet.
+
+        Raises:
+            UnsupportedFeatureError: the kind is not raised yet, or ``procname``.
+            CallbackSignatureError: the function takes other arguments.
+        """
+        self._check_process()
+        if not isinstance(function, CallbackFunction):
+            function = callback(function)
+        if procname is not None:
+            raise UnsupportedFeatureError(
+                "procname= needs process introspection, which pandalite does not have yet"
+            )
+        kind = callback.kind
+        if kind.name == "before_loadvm":
+            raise UnsupportedFeatureError(
+                "before_loadvm cannot be registered (PANDA aborts on it too): use after_loadvm"
+            )
+        if name in self.registered_callbacks:
+            warn(f"callback {name!r} is registered already: the new one replaces it")
+            self.delete_callback(name)
+
+        self.plugin_register_count += 1
+        handle = self.plugin_register_count
+        union = panda_cb()
+        pointer = function.build(self, self._callback_failed if self.catch_exceptions else _raise)
+        union.cbaddr = ctypes.cast(pointer, type(union.cbaddr))
+        status = self.libpanda.panda_register_callback_helper(handle, kind.number, union)
+        if status == PandaStatus.ERR_UNSUPPORTED:
+            raise UnsupportedFeatureError(
+                f"callbacks of kind {kind.name} are not raised yet by this version of pandalite"
+            )
+        self._check(status)
+        self.registered_callbacks[name] = {
+            "procname": procname,
+            "enabled": True,
+            "callback": callback,
+            "handle": handle,
+            "pcb": union,
+            "function": function,
+        }
+        if not enabled:
+            self.disable_callback(name)
+
+    def is_callback_enabled(self, name: str) -> bool:
+        """Whether a callback is enabled; RuntimeError if there is none of that name."""
+        return bool(self._registered(name)["enabled"])
+
+    def enable_callback(self, name: str) -> None:
+        """Enable a callback; RuntimeError if there is none of that name."""
+        self._set_enabled(name, True)
+
+    def disable_callback(self, name: str, forever: bool = False) -> None:
+        """Disable a callback; it keeps its place and can be enabled again.
+
+        Args:
+            name: of the callback; RuntimeError if there is none.
+            forever: forget it as well.
+        """
+        self._set_enabled(name, False)
+        if forever and not self.ending:
+            self.delete_callback(name)
+
+    def delete_callback(self, name: str) -> None:
+        """Unregister a callback; ValueError if there is none of that name."""
+        entry = self.registered_callbacks.pop(name, None)
+        if entry is None:
+            raise ValueError(f"no callback {name!r} is registered{self._callback_names()}")
+        self.libpanda.panda_unregister_callbacks(entry["handle"])
+        # Its C function may be running this moment: it goes when the run ends.
+        self._retired_callbacks.append(entry)
+
+    def delete_callbacks(self) -> None:
+        """Unregister all callbacks."""
+        for name in list(self.registered_callbacks):
+            self.delete_callback(name)
+
+    def enable_all_callbacks(self) -> None:
+        """Enable all callbacks."""
+        for name in list(self.registered_callbacks):
+            self._set_enabled(name, True)
+
+    def enable_internal_callbacks(self) -> None:
+        """Enable the callbacks whose name begins with two underscores."""
+        for name in list(self.registered_callbacks):
+            if name.startswith("__"):
+                self._set_enabled(name, True)
+
+    def enable_plugin(self, handle: int) -> None:
+        """Enable all callbacks of an owner (C: ``panda_enable_plugin``)."""
+        self.libpanda.panda_enable_plugin(handle)
+
+    def disable_plugin(self, handle: int) -> None:
+        """Disable all callbacks of an owner (C: ``panda_disable_plugin``)."""
+        self.libpanda.panda_disable_plugin(handle)
+
+    # --- what instrumentation does to the code cache ---
+
+    def enable_memcb(self) -> None:
+        """Accepted for compatibility: registering a memory callback does it."""
+        self._memcb = True
+        self.libpanda.panda_enable_memcb()
+
+    def disable_memcb(self) -> None:
+        """Undo :meth:`enable_memcb`; registered memory callbacks go on."""
+        self._memcb = False
+        self.libpanda.panda_disable_memcb()
+
+    def enable_precise_pc(self) -> None:
+        """Accepted for compatibility: the pc is always exact."""
+
+    def disable_precise_pc(self) -> None:
+        """Accepted for compatibility: the pc is always exact."""
+
+    def enable_tb_chaining(self) -> None:
+        """Let blocks jump to each other directly; the default."""
+        self.disabled_tb_chaining = False
+        self.libpanda.panda_enable_tb_chaining()
+
+    def disable_tb_chaining(self) -> None:
+        """Return to the execution loop after each block.
+
+        No callback needs it: every block is seen with chaining on.
+        """
+        if not self.disabled_tb_chaining:
+            self.disabled_tb_chaining = True
+            self.libpanda.panda_disable_tb_chaining()
+
+    def flush_tb(self) -> None:
+        """Drop all translated code before the next block is looked up."""
+        self.libpanda.panda_do_flush_tb()
+
+    def break_exec(self) -> None:
+        """In a start_block_exec callback: leave the block before it runs.
+
+        Execution continues at the pc as it is when all callbacks have run.
+        """
+        self.libpanda.panda_do_break_exec()
+
+    def exit_cpu_loop(self) -> None:
+        """Leave the execution loop without running the present block."""
+        self.libpanda.panda_exit_cpu_loop()
+
+    # --- helpers ---
+
+    _retired_callbacks: list[dict[str, Any]]
+
+    def _registered(self, name: str) -> dict[str, Any]:
+        try:
+            return self.registered_callbacks[name]
+        except KeyError:
+            raise RuntimeError(f"no callback {name!r} is registered{self._callback_names()}") from None
+
+    def _callback_names(self) -> str:
+        names = ", ".join(sorted(self.registered_callbacks))
+        return f"; there are: {names}" if names else ""
+
+    def _set_enabled(self, name: str, enabled: bool) -> None:
+        if self.ending:
+            return
+        entry = self._registered(name)
+        number = entry["callback"].kind.number
+        change = (
+            self.libpanda.panda_enable_callback_helper
+            if enabled
+            else self.libpanda.panda_disable_callback_helper
+        )
+        self._check(change(entry["handle"], number, entry["pcb"]))
+        entry["enabled"] = enabled
+
+    def _callback_failed(self, error: BaseException) -> int:
+        """A callback raised: no other runs any more, the run ends."""
+        self.libpanda.panda_set_callback_gate(True)
+        self._fail_run(error)
+        return 0
+
+
+class _KindNames:
+    """Namespace of the callback kinds: ``panda.callback.before_block_exec``."""
+
+    def __init__(self, **types: CallbackType) -> None:
+        self.__dict__.update(types)
+        self._fields = tuple(types)
+
+    def __iter__(self) -> Any:
+        return (getattr(self, name) for name in self._fields)
+
+
+def _raise(error: BaseException) -> int:
+    """With catch_exceptions=False ctypes prints what a callback raises."""
+    raise error
+
+
+def _make_decorator(kind: CallbackKind) -> Callable[..., Any]:
+    def decorator(
+        self: Callbacks,
+        func: Callable[..., Any] | None = None,
+        *,
+        name: str | None = None,
+        procname: str | None = None,
+        enabled: bool = True,
+    ) -> Any:
+        def register(function: Callable[..., Any]) -> Callable[..., Any]:
+            chosen = name or getattr(function, "__name__", kind.name)
+            if chosen == "<lambda>":
+                self.lambda_cnt += 1
+                chosen = f"<lambda_{self.lambda_cnt}>"
+            self.register_callback(
+                getattr(self.callback, kind.name), function, chosen, enabled, procname
+            )
+            return function
+
+        return register if func is None else register(func)
+
+    decorator.__name__ = f"cb_{kind.name}"
+    decorator.__qualname__ = f"Callbacks.cb_{kind.name}"
+    decorator.__doc__ = (
+        f"Decorate a function ({', '.join(kind.argnames)}) as a {kind.name} callback.\n\n"
+        f"{kind.doc}\n\nArguments: name (default: the function's), enabled."
+    )
+    return decorator
+
+
+for _kind in KINDS.values():
+    setattr(Callbacks, f"cb_{_kind.name}", _make_decorator(_kind))

@@ -1,0 +1,446 @@
+"""Life of the machine: create, run, stop, run again, finish (C: ``panda/machine.h``)."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import socket
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from . import arguments
+from ._bindings.enums import PandaMachineState, PandaRunResult
+from ._bindings.functions import FN_panda_call_in_main_loop_fn
+from ._core import _ForkedLibrary
+from .asyncthread import AsyncThread
+from .callbacks import Callbacks
+from .errors import (
+    GuestCoreError,
+    GuestPanic,
+    GuestReset,
+    GuestShutdown,
+    MachineError,
+    PandaError,
+    StateError,
+    UnknownSnapshotError,
+)
+from .signals import SignalWakeup
+from .utils import blocking, warn
+
+#: Seconds a callback gets to return when the run ends; then it is interrupted.
+CALLBACK_PATIENCE = 5.0
+#: The same after Ctrl-C or an exception that ends the run.
+CALLBACK_PATIENCE_INTERRUPTED = 0.3
+#: Seconds a queued function gets to return when the run ends.
+QUEUE_PATIENCE = 1.0
+
+_ENTRY = ctypes.CFUNCTYPE(None)
+
+
+class _CallbackInterrupted(BaseException):
+    """Raised inside a callback that does not return while the run ends."""
+
+
+class Lifecycle(Callbacks):
+    """The part of Panda that creates and runs the machine."""
+
+    _disk_words: Sequence[str]
+    _extra_words: Sequence[str]
+    _firmware: Sequence[str]
+
+    def _init_lifecycle(self) -> None:
+        self.running = threading.Event()
+        self.started = threading.Event()
+        self.initializing = threading.Event()
+        self.ending = False
+        self.exit_exception = None
+        self._owner_pid = os.getpid()
+        self._run_lock = threading.Lock()
+        self._created = False
+        self._finished = False
+        self._dead = False
+        self._interrupted = False
+        self._stop_wanted = False
+        self._vcpu_ident: int | None = None
+        self._serial_socket: socket.socket | None = None
+        self._retired_callbacks: list[dict[str, Any]] = []
+        self._main_loop_calls: list[Any] = []
+        self.athread = AsyncThread(self.running, on_exception=self._queued_function_failed)
+        # A C function that lives as long as the machine's threads may.
+        self._vcpu_entry = _ENTRY(self._vcpu_main)
+        _register_cleanup(self)
+
+    # --- creation ---
+
+    def _vcpu_main(self) -> None:
+        """First Python frame of the CPU thread, and its last."""
+        self._vcpu_ident = threading.get_ident()
+        self.libpanda.panda_vcpu_thread_main()
+
+    def _create_machine(self) -> None:
+        serial_fd = None
+        theirs: socket.socket | None = None
+        if self.serial_console is not None:
+            ours, theirs = socket.socketpair()
+            for end in (ours, theirs):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            # QEMU closes the descriptor it is given, so it gets its own.
+            serial_fd = theirs.detach()
+            self._serial_socket = ours
+        self.panda_args[:] = self._arguments(serial_fd)
+        words = [w.encode() for w in self.panda_args]
+        argv = (ctypes.c_char_p * (len(words) + 1))(*words, None)
+        self.initializing.set()
+        self.libpanda.panda_set_vcpu_entry(self._vcpu_entry)
+        status = self.libpanda.panda_init(len(words), argv)
+        self.initializing.clear()
+        if status < 0:
+            error = self._machine_error(str(self._error(status)))
+            self._dead = True
+            self._release_serial()
+            raise self.exit_exception or error
+        self._created = True
+        self.cpu.env_ptr = self._env_struct.from_address(self.libpanda.panda_get_cpu().contents.env_ptr)
+        self.arch.attach()
+        if self.serial_console is not None and self._serial_socket is not None:
+            self.serial_console.connect(self._serial_socket)
+
+    def _arguments(self, serial_fd: int | None) -> list[str]:
+        return arguments.machine_arguments(
+            library=str(self.libpanda.path),
+            firmware=self._firmware,
+            disk=self._disk_words,
+            extra=self._extra_words,
+            mem=self.mem,
+            serial_fd=serial_fd,
+        )
+
+    def _machine_error(self, text: str) -> PandaError:
+        prefix = "the machine could not be created: "
+        if "Snapshot '" in text and "does not exist" in text:
+            return UnknownSnapshotError(
+                f"{prefix}{text}. `info snapshots` in the monitor lists what an image holds."
+            )
+        if "annot allocate memory" in text or "cannot set up guest memory" in text:
+            return MachineError(
+                f"{prefix}{text}. The host cannot give {self.mem} of RAM: use a smaller mem=."
+            )
+        return MachineError(f"{prefix}{text}")
+
+    def _release_serial(self) -> None:
+        if self.serial_console is not None:
+            self.serial_console.close()
+        if self._serial_socket is not None:
+            self._serial_socket.close()
+            self._serial_socket = None
+
+    # --- running ---
+
+    def run(self) -> None:
+        """Run the guest until :meth:`end_analysis`; creates the machine first.
+
+        Blocks. To be called from the thread that is to be the machine's main
+        thread: the same one every time, best Python's main thread, where Ctrl-C
+        works. Can be called again: the machine goes on where it was; callbacks
+        have to be registered anew.
+
+        Raises:
+            MachineError: QEMU refused the machine (UnknownSnapshotError: the
+                snapshot to start from).
+            GuestShutdown, GuestReset, GuestPanic: the guest ended the run.
+            GuestCoreError: QEMU gave up; this Panda is of no use any more.
+            StateError: run() is active already, or the machine is finished.
+            BaseException: what a callback or a queued function raised.
+        """
+        self._check_process()
+        if not self._run_lock.acquire(blocking=False):
+            raise StateError("run() is active already: one run at a time")
+        try:
+            self._check_can_run()
+            self.ending = False
+            self.exit_exception = None
+            self._interrupted = False
+            self._stop_wanted = False
+            try:
+                with SignalWakeup() as wakeup:
+                    if not self._created:
+                        self._create_machine()
+                    self._run_machine(wakeup)
+            except BaseException as error:
+                self._interrupted = True
+                if self.exit_exception is None:
+                    self.exit_exception = error
+            finally:
+                self._end_run()
+            if self.exit_exception is not None:
+                error, self.exit_exception = self.exit_exception, None
+                raise error
+        finally:
+            self._run_lock.release()
+
+    def _check_can_run(self) -> None:
+        if self._finished:
+            raise StateError("the machine was finished: create the next one in a new process")
+        if self._dead:
+            raise StateError(
+                "QEMU gave up in this process and cannot be started again here; "
+                "use a new process for the next try"
+            )
+
+    def _run_machine(self, wakeup: SignalWakeup) -> None:
+        self.started.set()
+        self.enable_internal_callbacks()
+        if self.serial_console is not None:
+            self.serial_console.resume()
+        self.running.set()
+        self.athread.resume()
+        self._check(self.libpanda.panda_watch_wakeup_fd(wakeup.fd))
+        result = PandaRunResult.SIGNAL
+        while result == PandaRunResult.SIGNAL:
+            if self._stop_wanted:
+                return
+            result = self.libpanda.panda_run()
+            # Handlers of noted signals run here, at the latest.
+            wakeup.drain()
+        self._check(result)
+        self._judge(PandaRunResult(result))
+
+    def _judge(self, result: PandaRunResult) -> None:
+        """Turn the way a run ended into an exception, if it was not wanted."""
+        if result == PandaRunResult.FATAL:
+            self._dead = True
+            text = (self.libpanda.panda_last_error() or b"").decode(errors="replace")
+            raise GuestCoreError(
+                f"{text}. This machine is lost; start a new process to try again."
+            )
+        if self._stop_wanted or self.exit_exception is not None:
+            return
+        if result == PandaRunResult.GUEST_SHUTDOWN:
+            raise GuestShutdown(
+                "the guest powered itself off. run() again boots it anew; catch GuestShutdown "
+                "if that is what you wait for."
+            )
+        if result == PandaRunResult.GUEST_RESET:
+            raise GuestReset("the guest rebooted and -no-reboot was given")
+        if result == PandaRunResult.GUEST_PANIC:
+            raise GuestPanic("the guest's kernel panicked (reported by its pvpanic device)")
+
+    def _end_run(self) -> None:
+        """Bring everything that ran beside the guest to rest."""
+        self.ending = True
+        self.athread.ending = True
+        if self.exit_exception is not None:
+            self._interrupted = True
+        if self._created and not self._dead:
+            self.libpanda.panda_watch_wakeup_fd(-1)
+            self._pause()
+        if self.serial_console is not None:
+            self.serial_console.abort(sticky=True)
+        if not self.athread.stop(timeout=QUEUE_PATIENCE):
+            warn(
+                f"the queued function {self.athread.last_called!r} did not return within "
+                f"{QUEUE_PATIENCE:g} s of the end of the run; it was abandoned"
+            )
+        self.running.clear()
+        self.started.clear()
+        self.delete_callbacks()
+        self._retired_callbacks.clear()
+        if self._dead:
+            self._finish()
+
+    def _pause(self) -> None:
+        """Stop the guest; a callback that does not return is interrupted."""
+        patience = CALLBACK_PATIENCE_INTERRUPTED if self._interrupted else CALLBACK_PATIENCE
+        if self.libpanda.panda_pause(int(patience * 1000)) == 0:
+            return
+        if self._vcpu_ident is not None:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(self._vcpu_ident), ctypes.py_object(_CallbackInterrupted)
+            )
+        if self.libpanda.panda_pause(300) < 0:
+            warn(
+                "a callback is stuck in a call that cannot be interrupted (a sleep, a read); "
+                "the machine stays as it is until it returns"
+            )
+
+    def _fail_run(self, error: BaseException) -> None:
+        if isinstance(error, _CallbackInterrupted):
+            return
+        if self.exit_exception is None:
+            self.exit_exception = error
+        self._interrupted = True
+        self._stop()
+
+    def _queued_function_failed(self, error: BaseException) -> None:
+        if not self.ending:
+            self._fail_run(error)
+
+    def _guest_panicked(self, line: str) -> None:
+        self._fail_run(GuestPanic(f"the guest's kernel panicked: {line}"))
+
+    def _stop(self) -> None:
+        self._stop_wanted = True
+        self.athread.ending = True
+        self.libpanda.panda_stop_run()
+
+    # --- stopping ---
+
+    def end_analysis(self) -> None:
+        """Make :meth:`run` return. From any thread, callback or queued function.
+
+        Raises:
+            StateError: nothing is being run.
+        """
+        self._check_process()
+        if not self._run_lock.locked():
+            raise StateError(
+                "end_analysis() has nothing to end: the guest is not being run. Call it from a "
+                "callback or a queued function, while run() is active."
+            )
+        self._stop()
+
+    @blocking
+    def stop_run(self) -> None:
+        """Make :meth:`run` return; like :meth:`end_analysis`."""
+        self.end_analysis()
+
+    def cont(self) -> None:
+        """Resume the guest after :meth:`vm_stop`."""
+        self._check(self.libpanda.panda_cont())
+        self.running.set()
+
+    def vm_stop(self, code: int = 4) -> None:
+        """Pause the guest while the run goes on.
+
+        Args:
+            code: QEMU's RunState; 4 is "paused".
+        """
+        self._check(self.libpanda.panda_vm_stop(code))
+
+    def reset(self) -> None:
+        """Reset the machine, as its reset button does, and let it boot."""
+        self._check(self.libpanda.panda_reset())
+        if self.serial_console is not None:
+            self.serial_console.reset()
+
+    def was_aborted(self) -> bool:
+        """Whether QEMU gave up."""
+        return bool(self.libpanda.panda_machine_state() == PandaMachineState.DEAD)
+
+    # --- queues ---
+
+    def queue_blocking(self, func: Callable[[], Any], queue: bool = True) -> Callable[[], Any]:
+        """Decorate a function that waits for the guest, and queue it.
+
+        Queued functions are called one after the other, in a thread of their
+        own, once the machine runs.
+
+        Args:
+            func: takes no arguments.
+            queue: False only marks it as blocking.
+        """
+        wrapped = blocking(func)
+        if queue:
+            self.queue_async(wrapped)
+        return wrapped
+
+    def queue_async(self, f: Callable[[], Any], internal: bool = False) -> None:
+        """Queue a blocking function without arguments.
+
+        Args:
+            f: what to call; decorated with ``blocking`` if it is not yet.
+            internal: use the second thread, which a stuck user function does
+                not hold up.
+        """
+        self._check_process()
+        self.athread.queue(f if getattr(f, "__blocking__", False) else blocking(f), internal)
+
+    def queue_main_loop_wait_fn(self, fn: Callable[..., Any], args: Sequence[Any] = ()) -> None:
+        """Call ``fn(*args)`` once in the main thread, from the main loop.
+
+        There, calls that act on the machine as a whole are safe.
+        """
+        self._check_process()
+
+        def call(_opaque: int | None) -> None:
+            self._main_loop_calls.remove(function)
+            try:
+                fn(*args)
+            except BaseException as error:
+                self._fail_run(error)
+
+        function = FN_panda_call_in_main_loop_fn(call)
+        # Kept until it has been called.
+        self._main_loop_calls.append(function)
+        status = self.libpanda.panda_call_in_main_loop(function, None)
+        if status < 0:
+            self._main_loop_calls.remove(function)
+            raise self._error(status)
+
+    # --- finishing ---
+
+    def panda_finish(self) -> int:
+        """Destroy the machine: close its images and end its threads.
+
+        Done at the interpreter's exit as well. The process cannot have another
+        machine after it.
+
+        Returns:
+            0, or a negative status if a thread did not end in time.
+        """
+        self._check_process()
+        if self._run_lock.locked() and threading.current_thread() is not threading.main_thread():
+            raise StateError("panda_finish() while run() is active: call end_analysis() first")
+        return self._finish()
+
+    def _finish(self) -> int:
+        if self._finished:
+            return 0
+        self._finished = True
+        self.athread.stop(timeout=QUEUE_PATIENCE, discard=True)
+        status = self.libpanda.panda_finish()
+        self._release_serial()
+        return status
+
+    @blocking
+    def do_panda_finish(self) -> None:
+        """PyPANDA's name for finishing from a queued function: ends the run first."""
+        self.end_analysis()
+
+    def cleanup(self) -> None:
+        """Accepted for compatibility: nothing is left to be cleaned up."""
+
+    def __enter__(self) -> Lifecycle:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._finish()
+
+
+def _register_cleanup(panda: Lifecycle) -> None:
+    """End the machine's threads while Python can still run them."""
+    ref = weakref.ref(panda)
+
+    def at_exit() -> None:
+        instance = ref()
+        if instance is not None and os.getpid() == instance._owner_pid:
+            instance._finish()
+
+    def in_child() -> None:
+        instance = ref()
+        if instance is not None:
+            instance.libpanda = _ForkedLibrary(instance._owner_pid)  # type: ignore[assignment]
+
+    atexit.register(at_exit)
+    os.register_at_fork(after_in_child=in_child)
+
+
+def firmware_directories(biospath: str | os.PathLike[str] | None) -> list[str]:
+    """Where firmware is looked for: the user's directory, then our own."""
+    own = Path(__file__).resolve().parent / "_lib" / "firmware"
+    given = [str(biospath)] if biospath is not None else []
+    return [*given, str(own)]

@@ -1,0 +1,132 @@
+"""What PyPANDA has and pandalite does not have yet.
+
+One table: the methods below raise, and the README's status table lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from .errors import UnsupportedFeatureError
+
+#: Feature -> the methods of Panda that need it.
+FEATURES: dict[str, tuple[str, ...]] = {
+    "record and replay": (
+        "record",
+        "end_record",
+        "record_cmd",
+        "recording_exists",
+        "run_replay",
+        "end_replay",
+        "set_complete_rr_snapshot",
+        "rr_get_guest_instr_count",
+        "set_pandalog",
+    ),
+    "operating system introspection": (
+        "get_current_process",
+        "get_process_name",
+        "get_processes",
+        "get_processes_dict",
+        "get_mappings",
+        "get_mapping_by_addr",
+        "get_file_name",
+        "set_os_name",
+        "get_os_family",
+        "get_id",
+    ),
+    "hooks": (
+        "hook",
+        "hook_symbol",
+        "hook_symbol_resolution",
+        "get_best_matching_symbol",
+        "hook2",
+        "hook2_single_insn",
+        "enable_hook2",
+        "disable_hook2",
+        "hook_mem",
+        "hook_phys_mem_read",
+        "hook_phys_mem_write",
+        "hook_virt_mem_read",
+        "hook_virt_mem_write",
+        "hypercall",
+        "disable_hypercall",
+        "set_breakpoint",
+        "clear_breakpoint",
+        "callstack_callers",
+    ),
+    "C plugins": (
+        "ppp",
+        "disable_ppp",
+        "load_plugin",
+        "require",
+        "unload_plugin",
+        "unload_plugins",
+        "get_plugin_path",
+    ),
+    "taint analysis": (
+        "taint_enabled",
+        "taint_enable",
+        "taint_label_reg",
+        "taint_label_ram",
+        "taint_check_reg",
+        "taint_check_ram",
+        "taint_check_laddr",
+        "taint_get_reg",
+        "taint_get_ram",
+        "taint_get_laddr",
+        "taint_sym_enable",
+        "taint_sym_label_ram",
+        "taint_sym_label_reg",
+        "taint_sym_query_ram",
+        "taint_sym_query_reg",
+        "taint_sym_path_constraints",
+        "taint_sym_branch_meta",
+        "string_to_solver",
+        "string_to_condition",
+        "string_to_expr",
+    ),
+    "LLVM translation": (
+        "enable_llvm",
+        "disable_llvm",
+        "enable_llvm_helpers",
+        "disable_llvm_helpers",
+    ),
+    "Python peripherals": (
+        "register_pyperipheral",
+        "unregister_pyperipheral",
+        "pyperiph_read_cb",
+        "pyperiph_write_cb",
+    ),
+    "the volatility bridge": (
+        "make_panda_file_handler",
+        "get_volatility_symbols",
+        "run_volatility",
+    ),
+    "disassembly": ("disas2",),
+}
+
+#: Constructor arguments whose feature is not there yet.
+ARGUMENTS: dict[str, str] = {
+    "os_version": "operating system introspection",
+    "raw_monitor": "a monitor on the terminal",
+    "plugin_path": "C plugins",
+}
+
+
+def _make(name: str, feature: str) -> Callable[..., NoReturn]:
+    def method(self: object, *args: Any, **kwargs: Any) -> NoReturn:
+        raise UnsupportedFeatureError(f"Panda.{name}: pandalite does not have {feature} yet")
+
+    method.__name__ = name
+    method.__doc__ = f"Not available yet: needs {feature}."
+    return method
+
+
+class Unsupported:
+    """The methods of FEATURES; each raises UnsupportedFeatureError."""
+
+
+for _feature, _names in FEATURES.items():
+    for _name in _names:
+        setattr(Unsupported, _name, _make(_name, _feature))

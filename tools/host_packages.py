@@ -1,0 +1,73 @@
+"""Install the Debian packages the build needs, or name them.
+
+As root missing packages are installed; else the command to type is printed and
+the exit status is 1. Runs before there is a virtual environment, so standard
+library only. On systems without dpkg it only looks for the commands.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+
+#: Package -> a command it brings (None: looked up with dpkg).
+PACKAGES = {
+    "bison": "bison",
+    "bzip2": "bzip2",
+    "debian-archive-keyring": None,
+    "dpkg-dev": "dpkg-source",
+    "flex": "flex",
+    "gcc": "gcc",
+    "libc6-dev": None,
+    "make": "make",
+    "patch": "patch",
+    "pkg-config": "pkg-config",
+    "xz-utils": "xz",
+}
+
+
+def _installed(package: str, command: str | None) -> bool:
+    if command is not None:
+        return shutil.which(command) is not None
+    if shutil.which("dpkg-query") is None:
+        return True
+    done = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${Status}", package], capture_output=True, text=True
+    )
+    return done.stdout.endswith("install ok installed")
+
+
+def missing() -> list[str]:
+    """Packages that are not there."""
+    names = [p for p, command in PACKAGES.items() if not _installed(p, command)]
+    if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
+        names.append("python3-venv")
+    return names
+
+
+def main() -> int:
+    """Install what is missing."""
+    names = missing()
+    if not names:
+        return 0
+    command = ["apt-get", "install", "-y", "--no-install-recommends", *names]
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print(f"these Debian packages are missing: {' '.join(names)}", file=sys.stderr)
+        print(f"type: sudo {' '.join(command)}", file=sys.stderr)
+        return 1
+    print(f"installing Debian packages: {' '.join(names)}", flush=True)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    if subprocess.run([*command, "-qq"], env=env, stdout=subprocess.DEVNULL).returncode:
+        # The index may be missing or old.
+        subprocess.run(["apt-get", "update", "-qq"], env=env, check=False)
+        if subprocess.run(command, env=env).returncode:
+            print(f"cannot install {' '.join(names)}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
