@@ -61,6 +61,7 @@ venv: $(STAMP)
 $(STAMP): pyproject.toml | packages
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check --no-input -r tools/requirements-dev.txt
+	echo "$(CURDIR)" > $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pandalite.pth
 	touch $@
 
 clean:

@@ -23,14 +23,15 @@ _HOMES = {"Panda": "panda", "blocking": "utils"}
 
 def __getattr__(name: str) -> Any:
     """Import on first use: `import pandalite` opens no file it does not need."""
-    home = _HOMES.get(name)
-    if home is None:
-        from . import errors
-
-        if name not in errors.__all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(errors, name)
+    # import_module() only: a plain `from . import` asks this function again.
+    if name in _HOMES:
+        value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    elif name[:1].isupper():
+        try:
+            value = getattr(import_module(".errors", __name__), name)
+        except AttributeError:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
     else:
-        value = getattr(import_module(f".{home}", __name__), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value

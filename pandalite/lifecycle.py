@@ -196,8 +196,8 @@ class Lifecycle(Callbacks):
         self.enable_internal_callbacks()
         if self.serial_console is not None:
             self.serial_console.resume()
-        self.running.set()
-        self.athread.resume()
+        # Queued functions begin when the main loop serves them.
+        self.queue_main_loop_wait_fn(self._main_loop_entered)
         self._check(self.libpanda.panda_watch_wakeup_fd(wakeup.fd))
         result = PandaRunResult.SIGNAL
         while result == PandaRunResult.SIGNAL:
@@ -208,6 +208,10 @@ class Lifecycle(Callbacks):
             wakeup.drain()
         self._check(result)
         self._judge(PandaRunResult(result))
+
+    def _main_loop_entered(self) -> None:
+        self.running.set()
+        self.athread.resume()
 
     def _judge(self, result: PandaRunResult) -> None:
         """Turn the way a run ended into an exception, if it was not wanted."""

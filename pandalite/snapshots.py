@@ -6,7 +6,6 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from . import copy_to_guest as copying
 from ._bindings.enums import PandaStatus
 from ._core import PandaCore
 from .errors import SnapshotError, SnapshotMismatchError, StateError, UnknownSnapshotError
@@ -152,9 +151,12 @@ class Snapshots(PandaCore):
 
         See :func:`pandalite.copy_to_guest.copy_to_guest`.
         """
+        # On use only: it brings the ISO writer along.
+        from .copy_to_guest import copy_to_guest
+
         if self.serial_console is None:
             raise StateError("copy_to_guest needs the serial console: give expect_prompt=")
-        copying.copy_to_guest(
+        copy_to_guest(
             self,  # type: ignore[arg-type]
             copy_directory,
             iso_name=iso_name,

@@ -119,12 +119,13 @@ def test_counts_of_clusters_never_written_are_harmless(tmp_path: Path) -> None:
         qcow2.validate(path)
 
 
-def test_lost_data_of_a_snapshot(tmp_path: Path) -> None:
+def test_lost_table_of_a_snapshot(tmp_path: Path) -> None:
     path = qcow2.create(tmp_path / "disk.qcow2", 64 * MB)
     add_snapshots(path, ["root"])
-    patch(path, 4 * CLUSTER, struct.pack(">Q", 1 << 63 | 5 * CLUSTER))  # its L1 -> an L2 table
-    patch(path, 5 * CLUSTER, struct.pack(">QIHHIIQII", 4 * CLUSTER, 1, 1, 4, 0, 0, 0, 1, 0))
-    with pytest.raises(ImageError, match="root|damaged|truncated"):
+    l1 = 4 * CLUSTER
+    patch(path, l1, struct.pack(">Q", 1 << 63 | 500 * CLUSTER))
+    qcow2.validate(path)  # the quick check does not follow tables
+    with pytest.raises(ImageError, match=r"truncated: its L2 table \(snapshot 'root'\)"):
         qcow2.validate(path, deep=True)
 
 

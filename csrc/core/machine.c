@@ -350,9 +350,9 @@ int panda_run(void)
     qatomic_set(&in_run, true);
     ok = panda_guarded(do_run, &result);
     qatomic_set(&in_run, false);
-    panda_set_callback_gate(true);
-    panda_main_queue_open(false);
     if (!ok || panda_dead()) {
+        panda_set_callback_gate(true);
+        panda_main_queue_open(false);
         if (bql_locked()) {
             bql_unlock();
         }
@@ -375,6 +375,7 @@ int panda_pause(uint32_t timeout_ms)
                           "thread, after panda_run() has returned");
     }
     panda_set_callback_gate(true);
+    panda_main_queue_open(false);
     while (qatomic_read(&panda_vcpu.pub.in_callback)) {
         if (g_get_monotonic_time() > deadline) {
             return panda_fail(PANDA_ERR_TIMEOUT, "a callback has not returned "

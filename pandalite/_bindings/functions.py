@@ -290,17 +290,18 @@ class Library(NonblockingLibrary, Protocol):
     def panda_run(self) -> int:
         """Run the guest until something ends the run; returns a PandaRunResult.
 
-        Serves QEMU's main loop in the calling thread. On return callbacks are gated off and the
-        guest may still be running: call panda_pause(). A negative PandaStatus if the machine cannot
-        run.
+        Serves QEMU's main loop in the calling thread. On return the guest may still be running and
+        raising events: call panda_pause(), or panda_run() again if only a signal was to be handled.
+        A negative PandaStatus if the machine cannot run.
         """
 
     def panda_stop_run(self) -> None:
         """Make panda_run() return. Safe from any thread, callback or signal handler."""
 
     def panda_pause(self, timeout_ms: int, /) -> int:
-        """Stop the guest after panda_run() returned.
+        """Close the gate before callbacks and stop the guest, after panda_run().
 
+        Calls that other threads wait to have made in the main thread are refused from here on.
         PANDA_ERR_TIMEOUT if a callback keeps the CPU thread busy for longer than timeout_ms; may be
         called again.
         """

@@ -116,6 +116,11 @@ class PandaArch:
         for name, number in self.registers.items():
             for key in (name, name.lower(), number):
                 self._index[key] = number
+        #: Parts of registers, likewise: register, shift and mask.
+        self._parts: dict[str, tuple[int, int, int]] = {}
+        for name, part in self.sub_registers.items():
+            for key in (name, name.lower()):
+                self._parts[key] = (part.number, part.shift, (1 << part.width) - 1)
         #: The guest's general registers, in this process's memory.
         self._file: MutableSequence[int] = _UNBOUND
         self._core: dict[str, tuple[int, int]] | None = None
@@ -196,15 +201,16 @@ class PandaArch:
         self._check(self.panda.lib.panda_set_pc(cpu, self._fit(val, self.panda.bits, "PC")))
 
     def _get_any(self, cpu: PandaCPU, reg: Register) -> Any:
+        if isinstance(reg, str) and reg in self._parts:
+            part, shift, mask = self._parts[reg]
+            return self._bind()[part] >> shift & mask
         name, number = self._resolve(reg)
+        if name in self._parts:
+            return self._get_any(cpu, name)
         if number is not None:
             return self._bind()[number]
         if name == "PC":
             return self.get_pc(cpu)
-        part = self.sub_registers.get(name)
-        if part is not None:
-            whole = self._bind()[part.number]
-            return whole >> part.shift & ((1 << part.width) - 1)
         return self._get_special(cpu, name)
 
     def _set_any(self, cpu: PandaCPU, reg: Register, val: Any) -> None:

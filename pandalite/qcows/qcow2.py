@@ -214,6 +214,7 @@ class _Image:
         if self.size > reach:
             raise self._damaged("the L1 table is too small for the disk")
         self._aligned(self._l1_offset, "L1 table")
+        self._inside(self._l1_offset, self._l1_size * 8, "L1 table")
         self._aligned(self._refcount_offset, "reference count table")
 
     def _entries_of_l2(self) -> int:
@@ -230,12 +231,15 @@ class _Image:
         if offset % self.cluster:
             raise self._damaged(f"the {what} is at an impossible place")
 
-    def _bytes(self, offset: int, size: int, what: str) -> bytes:
+    def _inside(self, offset: int, size: int, what: str) -> None:
         if offset + size > self._length:
             raise ImageError(
                 f"{self._path} is truncated: its {what} ends at byte {offset + size}, the file "
                 f"has {self._length}: {self._remedy}"
             )
+
+    def _bytes(self, offset: int, size: int, what: str) -> bytes:
+        self._inside(offset, size, what)
         try:
             self._file.seek(offset)
             data = self._file.read(size)
@@ -277,16 +281,10 @@ class _Image:
             text = self._bytes(offset, id_size + name_size, what)
             offset += id_size + name_size
             offset += -offset % 8
-            found.append(
-                (
-                    Snapshot(
-                        text[:id_size].decode("utf-8", "replace"),
-                        text[id_size:].decode("utf-8", "replace"),
-                        *(state, date, clock),
-                    ),
-                    *(l1_offset, l1_size),
-                )
-            )
+            number = text[:id_size].decode("utf-8", "replace")
+            name = text[id_size:].decode("utf-8", "replace")
+            self._inside(l1_offset, l1_size * 8, f"L1 table (snapshot {name!r})")
+            found.append((Snapshot(number, name, state, date, clock), l1_offset, l1_size))
         return found
 
     def check_backing_file(self) -> None:

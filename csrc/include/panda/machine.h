@@ -79,8 +79,9 @@ int panda_init(int argc, char **argv);
 /**
  * Run the guest until something ends the run; returns a PandaRunResult.
  *
- * Serves QEMU's main loop in the calling thread. On return callbacks are
- * gated off and the guest may still be running: call panda_pause().
+ * Serves QEMU's main loop in the calling thread. On return the guest may still
+ * be running and raising events: call panda_pause(), or panda_run() again if
+ * only a signal was to be handled.
  * A negative PandaStatus if the machine cannot run.
  */
 int panda_run(void);
@@ -91,8 +92,10 @@ int panda_run(void);
 void panda_stop_run(void);
 
 /**
- * Stop the guest after panda_run() returned.
+ * Close the gate before callbacks and stop the guest, after panda_run().
  *
+ * Calls that other threads wait to have made in the main thread are refused
+ * from here on.
  * PANDA_ERR_TIMEOUT if a callback keeps the CPU thread busy for longer than
  * timeout_ms; may be called again.
  */
