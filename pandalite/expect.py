@@ -240,11 +240,13 @@ def _find_echo(data: bytes, start: int, command: bytes) -> _Echo:
     The echo differs from the command where the line editor wraps it. Observed:
     readline prints `` \\r`` at the margin; busybox prints ``\\r\\r\\n``, older
     ones the next character and a backspace; readline on a dumb terminal scrolls
-    sideways (``\\r<``) and never shows the whole command; a line discipline
-    without editor does nothing. Kernel messages may come in between.
+    sideways (``\\r<``) and never shows the whole command; QEMU's monitor goes
+    left and shows the line again for each character; a line discipline without
+    editor does nothing. Kernel messages may come in between.
     """
     pos, size, i, n = start, len(data), 0, len(command)
     moves: list[int] = []  # how far each visible character advanced i
+    redrawn = False  # the cursor went left
     while pos < size:
         byte = data[pos]
         if byte == _ESC:
@@ -252,6 +254,7 @@ def _find_echo(data: bytes, start: int, command: bytes) -> _Echo:
             if escape is None and size - pos < 256:
                 return _Echo("partial", pos)
             pos = escape.end() if escape is not None else pos + 1
+            redrawn = redrawn or (escape is not None and escape.group().endswith(b"D"))
         elif byte == _LF:
             pos += 1
             if i == n:
@@ -283,7 +286,7 @@ def _find_echo(data: bytes, start: int, command: bytes) -> _Echo:
         elif byte == _SPACE and data[pos + 1 : pos + 2] in (b"", b"\b"):
             pos += 1
             moves.append(0)
-        elif i >= min(n, 8) and n:
+        elif (i >= min(n, 8) or redrawn) and n:
             # Enough to know that there is an echo, in a shape not known: a line
             # editor prints no newline before the command is accepted.
             return _drop_line(data, pos)

@@ -120,6 +120,8 @@ def run(guest: Guest, command: str, *steps: bytes | float, timeout: float = 5) -
         ("echo \u20ac", b"echo ?\r\nx\r\n" + PS, "x"),
         ("echo \u20ac", b"echo \\342\\202\\254\r\nx\r\n" + PS, "x"),
         ("a\x01b", b"a^Ab\r\nx\r\n" + PS, "x"),
+        # QEMU's monitor
+        ("ab", b"a\x1b[K\x1b[Dab\x1b[K\r\nx\r\n" + PS, "x"),
         # the end of the old prompt comes late
         ("ls", b" ls\r\nx\r\n" + PS, "x"),
         # the shell was not ready: echo by the terminal, then by its editor

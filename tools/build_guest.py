@@ -25,6 +25,7 @@ import shutil
 import sys
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ def recipe_key(recipe: dict[str, Any]) -> str:
     code = [Path(__file__), *sorted((ROOT / "tools" / "guest").glob("*.py"))]
     files = [p for p in sorted(ROOTFS.rglob("*")) if p.is_file()]
     names = "\n".join(str(p.relative_to(ROOTFS)) for p in files)
-    return digest(json.dumps(recipe, sort_keys=True), names, *code, *files)
+    # Another zlib may compress to other bytes.
+    parts = (json.dumps(recipe, sort_keys=True), names, zlib.ZLIB_RUNTIME_VERSION)
+    return digest(*parts, *code, *files)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -83,12 +83,12 @@ int __wrap_tcg_gen_code(TCGContext *s, TranslationBlock *tb, uint64_t pc)
 
     if (panda_wanted(PANDA_CB_BEFORE_TCG_CODEGEN)) {
         panda_tb_fill(&panda_vcpu.tb, tb, pc);
-        panda_event_enter(s->cpu, PANDA_PLACE_TRANSLATION, pc, 0);
+        panda_event_enter(current_cpu, PANDA_PLACE_TRANSLATION, pc, 0);
         PANDA_FOR_EACH(c, PANDA_CB_BEFORE_TCG_CODEGEN) {
             PANDA_CALL(c, before_tcg_codegen, &panda_vcpu.pub,
                        &panda_vcpu.tb);
         }
-        panda_event_leave(s->cpu);
+        panda_event_leave(current_cpu);
     }
     return __real_tcg_gen_code(s, tb, pc);
 }

@@ -45,7 +45,7 @@ void __wrap_qemu_wait_io_event_common(CPUState *cs)
     PandaCallback *c;
 
     panda_vcpu_thread_check_end();
-    if (panda_wanted(PANDA_CB_TOP_LOOP)
+    if (panda_vcpu.cs && panda_wanted(PANDA_CB_TOP_LOOP)
         && !qatomic_read(&panda_gate_closed)) {
         /* A callback that takes its time must not stop the main thread. */
         bql_unlock();

@@ -128,7 +128,7 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
 void __wrap_plugin_gen_insn_end(void);
 void __wrap_plugin_gen_insn_end(void)
 {
-    CPUState *cs = tcg_ctx->cpu;
+    CPUState *cs = current_cpu;
     bool wanted = false;
     PandaCallback *c;
 

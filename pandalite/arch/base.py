@@ -121,6 +121,8 @@ class PandaArch:
         for name, part in self.sub_registers.items():
             for key in (name, name.lower()):
                 self._parts[key] = (part.number, part.shift, (1 << part.width) - 1)
+        #: What reads the registers that only the core knows, once it was asked for.
+        self._readers: dict[str, Callable[[PandaCPU], Any]] = {}
         #: The guest's general registers, in this process's memory.
         self._file: MutableSequence[int] = _UNBOUND
         self._core: dict[str, tuple[int, int]] | None = None
@@ -201,9 +203,13 @@ class PandaArch:
         self._check(self.panda.lib.panda_set_pc(cpu, self._fit(val, self.panda.bits, "PC")))
 
     def _get_any(self, cpu: PandaCPU, reg: Register) -> Any:
-        if isinstance(reg, str) and reg in self._parts:
-            part, shift, mask = self._parts[reg]
-            return self._bind()[part] >> shift & mask
+        if isinstance(reg, str):
+            if reg in self._parts:
+                part, shift, mask = self._parts[reg]
+                return self._bind()[part] >> shift & mask
+            reader = self._readers.get(reg)
+            if reader is not None:
+                return reader(cpu)
         name, number = self._resolve(reg)
         if name in self._parts:
             return self._get_any(cpu, name)
@@ -211,7 +217,8 @@ class PandaArch:
             return self._bind()[number]
         if name == "PC":
             return self.get_pc(cpu)
-        return self._get_special(cpu, name)
+        reader = self._readers[name] = self._special_reader(name)
+        return reader(cpu)
 
     def _set_any(self, cpu: PandaCPU, reg: Register, val: Any) -> None:
         name, number = self._resolve(reg)
@@ -251,9 +258,17 @@ class PandaArch:
 
     # ---- registers that only the core can read ----
 
-    def _get_special(self, cpu: PandaCPU, name: str) -> Any:
-        """Read a register that is neither general nor part of one."""
-        return int.from_bytes(bytes(self._read_core(cpu, name)), "little")
+    def _special_reader(self, name: str) -> Callable[[PandaCPU], Any]:
+        """Return what reads a register that is neither general nor part of one."""
+        number, size = self._core_register(name)
+        buffer_type = c_uint8 * size
+
+        def read(cpu: PandaCPU) -> int:
+            buf = buffer_type()
+            self._check(self.panda.lib.panda_register_read(cpu, number, buf, size))
+            return int.from_bytes(buf, "little")
+
+        return read
 
     def _set_special(self, cpu: PandaCPU, name: str, val: Any) -> None:
         """Write a register that is neither general nor part of one."""
@@ -301,7 +316,7 @@ class PandaArch:
 
     def _check(self, status: int) -> None:
         """Raise what a failed call of the core means."""
-        if status == PandaStatus.OK:
+        if not status:
             return
         text = (self.panda.lib.panda_last_error() or b"").decode("utf-8", "replace")
         if status == PandaStatus.ERR_ARGUMENT:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from ctypes import sizeof
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Callable
 
 from pandalite._bindings.structs import PandaSegment
 
@@ -114,15 +114,14 @@ class X86_64Arch(PandaArch):
 
     # ---- registers of this family ----
 
-    def _get_special(self, cpu: PandaCPU, name: str) -> Any:
+    def _special_reader(self, name: str) -> Callable[[PandaCPU], Any]:
         if name in self.seg_names:
-            return self._read_segment(cpu, name).base
+            return lambda cpu: self._read_segment(cpu, name).base
         if name in self.reg_names_mmr:
-            segment = self._read_segment(cpu, name)
-            return (segment.selector, segment.base, segment.limit, segment.flags)
+            return lambda cpu: self._read_table(cpu, name)
         if _NO_VECTOR.fullmatch(name):
             raise ValueError(f"reading {name} is not supported; XMM registers are")
-        return super()._get_special(cpu, self._vector_name(name))
+        return super()._special_reader(self._vector_name(name))
 
     def _set_special(self, cpu: PandaCPU, name: str, val: Any) -> None:
         if name in ("FS", "GS"):
@@ -148,6 +147,10 @@ class X86_64Arch(PandaArch):
         buf = self._read_core(cpu, name)
         assert len(buf) == sizeof(PandaSegment)
         return PandaSegment.from_buffer_copy(buf)
+
+    def _read_table(self, cpu: PandaCPU, name: str) -> tuple[int, int, int, int]:
+        segment = self._read_segment(cpu, name)
+        return (segment.selector, segment.base, segment.limit, segment.flags)
 
     def _table_value(self, name: str, val: Any) -> PandaSegment:
         try:

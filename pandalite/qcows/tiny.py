@@ -170,10 +170,11 @@ def root_image(
     final = root_path(guest, library)
     if _usable(final):
         return final
-    with cache.lock(final.parent / "lock", timeout + 2 * GRACE):
+    with cache.lock(cache.images_dir() / f"tiny-{arch}.lock", timeout + 2 * GRACE):
         if _usable(final):
             return final
-        cache.remove_leftovers(final.parent)
+        for directory in cache.images_dir().glob(f"tiny-{arch}-*"):
+            cache.remove_leftovers(directory)
         with cache.atomic_file(final) as partial:
             qcow2.create(partial, DISK_SIZE)
             _boot(guest, library, partial, timeout)
@@ -205,15 +206,15 @@ def _usable(path: Path) -> bool:
 
 def _remove_old(arch: str) -> None:
     """Delete the images of an architecture that were not used for longest."""
-    found = [d for d in cache.images_dir().glob(f"tiny-{arch}-*") if (d / "root.qcow2").exists()]
+    found = cache.images_dir().glob(f"tiny-{arch}-*")
     for directory in sorted(found, key=lambda d: d.stat().st_mtime, reverse=True)[KEEP:]:
         _remove_image(directory)
 
 
 def _remove_image(directory: Path) -> None:
-    # The lock file stays: deleting it would let two processes hold "the" lock.
     with contextlib.suppress(OSError):
-        (directory / "root.qcow2").unlink()
+        (directory / "root.qcow2").unlink(missing_ok=True)
+        directory.rmdir()  # fails, rightly, if there is anything else in it
 
 
 def remove_images(arch: str) -> int:
