@@ -71,6 +71,7 @@ class PandaCore:
     cpu: Cpu
     tb: Tb
     mem_buf: ctypes.Array[ctypes.c_uint8]
+    _env_struct: type[ctypes.Structure]
     # the run
     athread: AsyncThread
     running: threading.Event

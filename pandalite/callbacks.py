@@ -360,7 +360,9 @@ class Callbacks(PandaCore):
         try:
             return self.registered_callbacks[name]
         except KeyError:
-            raise RuntimeError(f"no callback {name!r} is registered{self._callback_names()}") from None
+            raise RuntimeError(
+                f"no callback {name!r} is registered{self._callback_names()}"
+            ) from None
 
     def _callback_names(self) -> str:
         names = ", ".join(sorted(self.registered_callbacks))
@@ -412,7 +414,7 @@ def _make_decorator(kind: CallbackKind) -> Callable[..., Any]:
         enabled: bool = True,
     ) -> Any:
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
-            chosen = name or getattr(function, "__name__", kind.name)
+            chosen = str(name or getattr(function, "__name__", kind.name))
             if chosen == "<lambda>":
                 self.lambda_cnt += 1
                 chosen = f"<lambda_{self.lambda_cnt}>"

@@ -104,7 +104,9 @@ class Lifecycle(Callbacks):
             self._release_serial()
             raise self.exit_exception or error
         self._created = True
-        self.cpu.env_ptr = self._env_struct.from_address(self.libpanda.panda_get_cpu().contents.env_ptr)
+        env = self.libpanda.panda_get_cpu().contents.env_ptr
+        assert env is not None
+        self.cpu.env_ptr = self._env_struct.from_address(env)
         self.arch.attach()
         if self.serial_console is not None and self._serial_socket is not None:
             self.serial_console.connect(self._serial_socket)
@@ -177,8 +179,8 @@ class Lifecycle(Callbacks):
             finally:
                 self._end_run()
             if self.exit_exception is not None:
-                error, self.exit_exception = self.exit_exception, None
-                raise error
+                reason, self.exit_exception = self.exit_exception, None
+                raise reason
         finally:
             self._run_lock.release()
 
@@ -199,7 +201,7 @@ class Lifecycle(Callbacks):
         # Queued functions begin when the main loop serves them.
         self.queue_main_loop_wait_fn(self._main_loop_entered)
         self._check(self.libpanda.panda_watch_wakeup_fd(wakeup.fd))
-        result = PandaRunResult.SIGNAL
+        result: int = PandaRunResult.SIGNAL
         while result == PandaRunResult.SIGNAL:
             if self._stop_wanted:
                 return
@@ -218,9 +220,7 @@ class Lifecycle(Callbacks):
         if result == PandaRunResult.FATAL:
             self._dead = True
             text = (self.libpanda.panda_last_error() or b"").decode(errors="replace")
-            raise GuestCoreError(
-                f"{text}. This machine is lost; start a new process to try again."
-            )
+            raise GuestCoreError(f"{text}. This machine is lost; start a new process to try again.")
         if self._stop_wanted or self.exit_exception is not None:
             return
         if result == PandaRunResult.GUEST_SHUTDOWN:

@@ -23,9 +23,7 @@ class Memory(PandaCore):
 
     _address_mask: int
 
-    def virtual_memory_read(
-        self, cpu: Cpu, addr: int, length: int, fmt: str = "bytearray"
-    ) -> Any:
+    def virtual_memory_read(self, cpu: Cpu, addr: int, length: int, fmt: str = "bytearray") -> Any:
         """Read guest memory at a virtual address of the current address space.
 
         Args:

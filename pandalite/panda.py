@@ -95,7 +95,7 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
         self.disk_snapshot: str | None = None
         if generic is not None:
             image, qcow = _catalogue_image(generic)
-            arch = image.arch
+            arch = image.arch or arch
             mem = image.default_mem or mem
             expect_prompt = expect_prompt or image.prompt
             self.cdrom = image.cdrom

@@ -55,7 +55,10 @@ def in_guest(panda: Any, work: Callable[[], Any]) -> Any:
 
 
 def run_case(
-    case: Callable[..., Any], *args: Any, timeout: float = TIMEOUT, env: dict[str, str] | None = None
+    case: Callable[..., Any],
+    *args: Any,
+    timeout: float = TIMEOUT,
+    env: dict[str, str] | None = None,
 ) -> Any:
     """Run a case in a child process and return its result."""
     done = run_case_process(case, *args, timeout=timeout, env=env)
@@ -68,7 +71,10 @@ def run_case(
 
 
 def run_case_process(
-    case: Callable[..., Any], *args: Any, timeout: float = TIMEOUT, env: dict[str, str] | None = None
+    case: Callable[..., Any],
+    *args: Any,
+    timeout: float = TIMEOUT,
+    env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a case in a child process; for cases that look at the process itself."""
     return subprocess.run(

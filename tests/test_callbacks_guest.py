@@ -10,7 +10,7 @@ ARCHES = ["x86_64", "i386"]
 
 def case_block_kinds(arch):
     panda = boot(arch)
-    seen = {k: 0 for k in ("before", "start", "end", "after", "late", "order", "bad_tb", "bad_pc")}
+    seen = dict.fromkeys(("before", "start", "end", "after", "late", "order", "bad_tb", "bad_pc"), 0)
     last = []
 
     def note(kind, tb):
@@ -205,11 +205,7 @@ def case_memory(arch):
         if buf is not None and kind.endswith("after_read") and count[kind] % 50 == 0:
             read = panda.physical_memory_read if physical else None
             try:
-                data = (
-                    read(addr, size)
-                    if physical
-                    else panda.virtual_memory_read(cpu, addr, size)
-                )
+                data = read(addr, size) if physical else panda.virtual_memory_read(cpu, addr, size)
             except ValueError:
                 count["unreadable"] += 1
                 return
@@ -290,7 +286,9 @@ def case_changed_store():
 
     def work():
         panda.enable_callback("change")
-        output = panda.run_serial_cmd("printf 'xxsecret!!xxxxxx' | dd bs=16 count=1 2>/dev/null | cat")
+        output = panda.run_serial_cmd(
+            "printf 'xxsecret!!xxxxxx' | dd bs=16 count=1 2>/dev/null | cat"
+        )
         panda.disable_callback("change")
         return output
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import build_qemu
+import gen_env_layout
 from build_qemu import QemuBuild
 from debian import ArchiveError
 from project import CSRC, LIB, ROOT, BuildError, cache_dir, digest, jobs, locked
@@ -87,12 +88,12 @@ class CoreBuild:
         portable = " ".join(self.compile).replace(str(ROOT), "")
         self.key = digest(qemu.base.name, portable, *headers)
 
-    def _object(self, source: Path) -> Path:
+    def _object(self, source: Path, *options: str) -> Path:
         """Compile one file, or find its object in the cache."""
-        made = self.cache / f"{source.stem}-{digest(self.key, source)}.o"
+        made = self.cache / f"{source.stem}-{digest(self.key, source, *options)}.o"
         if not made.exists():
             part = made.with_suffix(f".{os.getpid()}.part.o")
-            command = [*self.compile, "-o", str(part), "-c", str(source)]
+            command = [*self.compile, *options, "-o", str(part), "-c", str(source)]
             done = subprocess.run(
                 command, cwd=self.qemu.dir, env=self.env, capture_output=True, text=True
             )
@@ -169,13 +170,26 @@ class CoreBuild:
         part.rename(target)
         return target
 
+    def layouts(self, check: bool) -> int:
+        """Write or check the register state's layout in the bindings."""
+        probe = CSRC / "arch" / "layout_probe.c"
+        made = self._object(probe, "-g", "-gdwarf-4", "-fstandalone-debug")
+        return gen_env_layout.main([self.arch, str(made), *(["--check"] if check else [])])
+
 
 def main() -> int:
     """Build the libraries named on the command line, or all."""
     known = list(build_qemu.arches())
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("arch", nargs="*", metavar="ARCH", help=f"one of {', '.join(known)}")
-    names = parser.parse_args().arch or known
+    parser.add_argument(
+        "--layouts",
+        action="store_true",
+        help="only write pandalite/_bindings/env_<arch>.py, from the debug information",
+    )
+    parser.add_argument("--check", action="store_true", help="with --layouts: compare only")
+    options = parser.parse_args()
+    names = options.arch or known
     unknown = [n for n in names if n not in known]
     if unknown:
         print(f"no such architecture: {', '.join(unknown)} (there are {', '.join(known)})")
@@ -183,6 +197,8 @@ def main() -> int:
     start = time.monotonic()
     try:
         qemu = build_qemu.build(toolchain(), names)
+        if options.layouts:
+            return max(CoreBuild(qemu, name).layouts(options.check) for name in names)
         for name in names:
             library = CoreBuild(qemu, name).build()
             size = library.stat().st_size / 1e6
