@@ -1,9 +1,15 @@
 #!/usr/bin/env python3
-"""Boot a Linux guest in this process, run a command, count its basic blocks."""
+"""Boot a Linux guest in this process, run a command, count its basic blocks.
+
+    python examples/count_blocks.py [x86_64|i386]
+"""
+
+import sys
 
 from pandalite import Panda
 
-panda = Panda(generic="x86_64")
+arch = sys.argv[1] if len(sys.argv) > 1 else "x86_64"
+panda = Panda(generic=arch)
 blocks = 0
 
 

@@ -48,7 +48,7 @@ class _CallbackInterrupted(BaseException):
 class Lifecycle(Callbacks):
     """The part of Panda that creates and runs the machine."""
 
-    _disk_words: Sequence[str]
+    _disk_is_shared: bool
     _extra_words: Sequence[str]
     _firmware: Sequence[str]
 
@@ -91,13 +91,19 @@ class Lifecycle(Callbacks):
             # QEMU closes the descriptor it is given, so it gets its own.
             serial_fd = theirs.detach()
             self._serial_socket = ours
-        self.panda_args[:] = self._arguments(serial_fd)
+        disk = self._private_disk()
+        self.panda_args[:] = self._arguments(serial_fd, disk or self.qcow)
         words = [w.encode() for w in self.panda_args]
         argv = (ctypes.c_char_p * (len(words) + 1))(*words, None)
         self.initializing.set()
         self.libpanda.panda_set_vcpu_entry(self._vcpu_entry)
-        status = self.libpanda.panda_init(len(words), argv)
-        self.initializing.clear()
+        try:
+            status = self.libpanda.panda_init(len(words), argv)
+        finally:
+            self.initializing.clear()
+            if disk is not None:
+                # QEMU has it open, or never will: nothing is left behind.
+                Path(disk).unlink()
         if status < 0:
             error = self._machine_error(str(self._error(status)))
             self._dead = True
@@ -111,11 +117,19 @@ class Lifecycle(Callbacks):
         if self.serial_console is not None and self._serial_socket is not None:
             self.serial_console.connect(self._serial_socket)
 
-    def _arguments(self, serial_fd: int | None) -> list[str]:
+    def _private_disk(self) -> str | None:
+        """A copy of a shared image for this machine alone; None if not shared."""
+        if self.qcow is None or not self._disk_is_shared:
+            return None
+        from .qcows import cache
+
+        return str(cache.private_copy(Path(self.qcow)))
+
+    def _arguments(self, serial_fd: int | None, disk: str | None) -> list[str]:
         return arguments.machine_arguments(
             library=str(self.libpanda.path),
             firmware=self._firmware,
-            disk=self._disk_words,
+            disk=[disk] if disk else [],
             extra=self._extra_words,
             mem=self.mem,
             serial_fd=serial_fd,
@@ -231,7 +245,13 @@ class Lifecycle(Callbacks):
         if result == PandaRunResult.GUEST_RESET:
             raise GuestReset("the guest rebooted and -no-reboot was given")
         if result == PandaRunResult.GUEST_PANIC:
-            raise GuestPanic("the guest's kernel panicked (reported by its pvpanic device)")
+            raise GuestPanic(f"the guest's kernel panicked{self._last_panic_line()}")
+
+    def _last_panic_line(self) -> str:
+        """What the kernel printed about it, if there is a console."""
+        text = self.serial_console.get_partial() if self.serial_console else ""
+        lines = [line for line in text.splitlines() if "Kernel panic" in line]
+        return f": {lines[-1].strip()}" if lines else ""
 
     def _end_run(self) -> None:
         """Bring everything that ran beside the guest to rest."""
@@ -407,6 +427,7 @@ class Lifecycle(Callbacks):
         self._finished = True
         self.athread.stop(timeout=QUEUE_PATIENCE, discard=True)
         status = self.libpanda.panda_finish()
+        self.arch.detach()
         self._release_serial()
         return status
 

@@ -92,9 +92,8 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
         self.cdrom = None
         self.os = None
         self.os_type = os
-        self.disk_snapshot: str | None = None
         if generic is not None:
-            image, qcow = _catalogue_image(generic)
+            image, qcow = _catalogue_image(generic, libpanda_path)
             arch = image.arch or arch
             mem = image.default_mem or mem
             expect_prompt = expect_prompt or image.prompt
@@ -116,7 +115,9 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
             self.qcow = str(qcow)
             _check_disk(Path(qcow))
         self._extra_words = words
-        self._disk_words = [self.qcow] if self.qcow else []
+        # The catalogue's images stay as they are, and several processes may run
+        # the same guest: each run works on a copy.
+        self._disk_is_shared = generic is not None
         self._firmware = firmware_directories(biospath)
         self.panda_args: list[str] = []
         self._init_serial(serial_kwargs)
@@ -143,7 +144,7 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
         self._init_callbacks()
         self._init_lifecycle()
         self.arch = make_arch(self)
-        self.panda_args[:] = self._arguments(None)
+        self.panda_args[:] = self._arguments(None, self.qcow)
 
     def _claim_process(self) -> None:
         global _instance
@@ -202,13 +203,15 @@ def _release_process(panda: Panda) -> None:
         _instance = None
 
 
-def _catalogue_image(generic: str) -> tuple[Image, str]:
+def _catalogue_image(
+    generic: str, libpanda_path: str | PathLike[str] | None
+) -> tuple[Image, str]:
     """Look a guest up and have its files ready."""
     from .qcows import Qcows
 
     image = Qcows.get_qcow_info(generic)
     progress(f"using generic {generic}")
-    return image, Qcows.get_qcow(generic)
+    return image, Qcows.get_qcow(generic, libpanda_path=libpanda_path)
 
 
 def _check_disk(path: Path) -> None:

@@ -503,7 +503,7 @@ def before_the_first_instruction(arch: str) -> None:
     panda = bare_machine(arch, b"\x90")
 
     @panda.cb_after_machine_init
-    def prepare(cpu: Any) -> None:
+    def set_a_register(cpu: Any) -> None:
         panda.arch.set_reg(cpu, "EBX", 0x1234)
         assert panda.arch.get_reg(cpu, "BX") == 0x1234
 

@@ -143,9 +143,7 @@ static uint32_t get_flags(CPUState *cs)
          * from, and does not keep env->cc_op up to date. After the last
          * instruction it has done so.
          */
-        if ((panda_vcpu.place == PANDA_PLACE_INSN
-             || panda_vcpu.place == PANDA_PLACE_MEM
-             || panda_vcpu.place == PANDA_PLACE_HELPER)
+        if (panda_place_in_block(panda_vcpu.place)
             && panda_vcpu.ra
             && cpu_unwind_state_data(cs, panda_vcpu.ra, data)
             && data[1] != CC_OP_DYNAMIC) {
@@ -173,8 +171,7 @@ static void set_flags(CPUState *cs, uint32_t flags)
 
     flags = (env->eflags & ~ALL_FLAGS) | (flags & ALL_FLAGS);
     if (panda_in_vcpu_thread() && panda_vcpu.pub.in_callback
-        && (panda_vcpu.place == PANDA_PLACE_INSN
-            || panda_vcpu.place == PANDA_PLACE_BLOCK_START)) {
+        && panda_place_is_between(panda_vcpu.place)) {
         /*
          * Leaving the block restores cc_op to what it is for the instruction
          * the event belongs to, so the flags are loaded after that.

@@ -135,7 +135,7 @@ static bool wants_invalidation(CPUState *cs, uintptr_t ra)
     bool wanted = false;
     PandaCallback *c;
 
-    panda_event_enter(cs, PANDA_PLACE_BLOCK_START, panda_vcpu.tb.pc, ra);
+    panda_event_enter(cs, PANDA_PLACE_BLOCK_ASKED, panda_vcpu.tb.pc, ra);
     PANDA_FOR_EACH(c, PANDA_CB_BEFORE_BLOCK_EXEC_INVALIDATE_OPT) {
         wanted |= PANDA_CALL(c, before_block_exec_invalidate_opt,
                              &panda_vcpu.pub, &panda_vcpu.tb);

@@ -125,7 +125,7 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
     if (ra && cpu_unwind_state_data(cs, ra, data)) {
         pc = panda_exact_pc(cs, data[0]);
     }
-    panda_event_enter(cs, PANDA_PLACE_HELPER, pc, 0);
+    panda_event_enter(cs, PANDA_PLACE_HELPER, pc, ra);
     PANDA_FOR_EACH(c, PANDA_CB_ASID_CHANGED) {
         veto |= PANDA_CALL(c, asid_changed, &panda_vcpu.pub, old_value,
                            new_value);

@@ -53,7 +53,8 @@ static void after_insn_exec(CPUArchState *env, uint64_t translated_pc,
         return;
     }
     pc = at_end ? panda_arch_get_pc(cs) : panda_exact_pc(cs, translated_pc);
-    panda_event_enter(cs, at_end ? PANDA_PLACE_BLOCK_END : PANDA_PLACE_INSN,
+    panda_event_enter(cs, at_end ? PANDA_PLACE_BLOCK_END
+                                 : PANDA_PLACE_AFTER_INSN,
                       pc, ra);
     PANDA_FOR_EACH(c, PANDA_CB_AFTER_INSN_EXEC) {
         PANDA_CALL(c, after_insn_exec, &panda_vcpu.pub, pc);

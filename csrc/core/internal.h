@@ -118,8 +118,12 @@ typedef enum PandaPlace {
     PANDA_PLACE_TRANSLATION,
     /* Before the first instruction of a block; pc in env is exact. */
     PANDA_PLACE_BLOCK_START,
+    /* As BLOCK_START, before it is decided that the block will run. */
+    PANDA_PLACE_BLOCK_ASKED,
     /* Before an instruction; pc and flags in env may be stale. */
     PANDA_PLACE_INSN,
+    /* After an instruction, which is before the next one of the block. */
+    PANDA_PLACE_AFTER_INSN,
     /* Inside an instruction, beside a memory access; likewise. */
     PANDA_PLACE_MEM,
     /* After the last instruction of a block. */
@@ -163,8 +167,20 @@ extern PandaVcpu panda_vcpu;
 /* Does the event show an exact pc that differs from what env holds? */
 static inline bool panda_place_is_exact(PandaPlace place)
 {
-    return place == PANDA_PLACE_BLOCK_START || place == PANDA_PLACE_INSN
-        || place == PANDA_PLACE_MEM;
+    return place >= PANDA_PLACE_BLOCK_START && place <= PANDA_PLACE_MEM;
+}
+
+/* Is the event between two instructions of a block? */
+static inline bool panda_place_is_between(PandaPlace place)
+{
+    return place >= PANDA_PLACE_BLOCK_START && place <= PANDA_PLACE_AFTER_INSN;
+}
+
+/* May state that the translator keeps lazily be stale in env? */
+static inline bool panda_place_in_block(PandaPlace place)
+{
+    return (place >= PANDA_PLACE_INSN && place <= PANDA_PLACE_MEM)
+        || place == PANDA_PLACE_HELPER;
 }
 
 /* Begin and end the delivery of an event on the CPU thread. */

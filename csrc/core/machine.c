@@ -23,6 +23,8 @@ static bool powered_off;
 /* The guest was running when it was paused, or has not been started yet. */
 static bool start_on_run;
 static bool in_run;
+/* after_machine_init was raised: at the start of the first run. */
+static bool announced;
 static pthread_t main_thread;
 
 /* Why the main loop is to be left; -1: it is not. */
@@ -200,13 +202,6 @@ int panda_init(int argc, char **argv)
     panda_vcpu_setup(first_cpu);
     panda_variants_update();
 
-    PandaCallback *c;
-    qatomic_set(&panda_gate_closed, false);
-    WITH_RCU_READ_LOCK_GUARD() {
-        PANDA_FOR_EACH(c, PANDA_CB_AFTER_MACHINE_INIT) {
-            PANDA_CALL(c, after_machine_init, &panda_vcpu.pub);
-        }
-    }
     bql_unlock();
     return PANDA_OK;
 }
@@ -303,11 +298,32 @@ static int reason_of_shutdown(void)
     }
 }
 
+/* The machine exists, no guest code has run. */
+static void announce_machine(void)
+{
+    PandaCallback *c;
+
+    RCU_READ_LOCK_GUARD();
+    PANDA_FOR_EACH(c, PANDA_CB_AFTER_MACHINE_INIT) {
+        PANDA_CALL(c, after_machine_init, &panda_vcpu.pub);
+    }
+}
+
 static void do_run(void *opaque)
 {
     int *result = opaque;
 
     bql_lock();
+    if (!announced) {
+        announced = true;
+        announce_machine();
+    }
+    if (qatomic_read(&stop_reason) >= 0) {
+        /* A callback does not want the guest to start. */
+        *result = qatomic_read(&stop_reason);
+        bql_unlock();
+        return;
+    }
     if (powered_off) {
         powered_off = false;
         qemu_system_reset(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);

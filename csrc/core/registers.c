@@ -49,14 +49,9 @@ static int check_no_event(const char *what)
 /* The CPU uses the new value when the block at hand has been left. */
 static void request_retranslation(void)
 {
-    switch (panda_vcpu.place) {
-    case PANDA_PLACE_BLOCK_START:
-    case PANDA_PLACE_INSN:
-    case PANDA_PLACE_BLOCK_END:
+    if (panda_place_is_between(panda_vcpu.place)
+        || panda_vcpu.place == PANDA_PLACE_BLOCK_END) {
         panda_vcpu.requests |= PANDA_REQUEST_RETRANSLATE;
-        break;
-    default:
-        break;
     }
 }
 

@@ -92,6 +92,9 @@ static void serve_requests(CPUState *cs, PandaPlace place)
             return;
         }
         break;
+    case PANDA_PLACE_BLOCK_ASKED:
+    case PANDA_PLACE_AFTER_INSN:
+        break;
     case PANDA_PLACE_INSN:
         if (!(requests & PANDA_REQUEST_SET_PC)) {
             /* The instruction is met again: its event was delivered. */
@@ -130,7 +133,7 @@ void panda_event_leave(CPUState *cs)
 
         if (unlikely(pc != v->pub.panda_guest_pc)
             && !(v->requests & PANDA_REQUEST_SET_PC)
-            && (v->requests || place != PANDA_PLACE_BLOCK_START)) {
+            && (v->requests || place >= PANDA_PLACE_INSN)) {
             /* A callback wrote the pc in the register file. */
             v->requests |= PANDA_REQUEST_SET_PC;
             v->requested_pc = pc;
