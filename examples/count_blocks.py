@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Boot a Linux guest in this process, run a command, count its basic blocks.
 
-    python examples/count_blocks.py [x86_64|i386]
+python examples/count_blocks.py [x86_64|i386]
 """
 
 import sys

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Find where a text is in the guest's memory, then report who overwrites it.
 
-    python examples/watch_memory.py [x86_64|i386]
+python examples/watch_memory.py [x86_64|i386]
 """
 
 import io
@@ -14,28 +14,32 @@ TEXT = b"watch this text!"
 
 arch = sys.argv[1] if len(sys.argv) > 1 else "x86_64"
 panda = Panda(generic=arch)
-places = []  # physical addresses of copies of TEXT
+watched = range(0)  # physical addresses
 
 
 @panda.cb_phys_mem_before_write(enabled=False)
 def report(cpu, pc, addr, size, buf):
     """Called before every write; addr is physical, buf holds the new value."""
-    for place in places:
-        if place - size < addr < place + len(TEXT):
-            who = "kernel" if panda.in_kernel(cpu) else "program"
-            old, new = panda.physical_memory_read(addr, size), bytes(buf[:size])
-            print(f"{who} at {pc:#x} writes {new} over {old} at {addr:#x}")
+    if addr in watched or addr + size - 1 in watched:
+        who = "kernel" if panda.in_kernel(cpu) else "program"
+        old, new = panda.physical_memory_read(addr, size), bytes(buf[:size])
+        print(f"{who} at {pc:#x} writes {new} over {old} at {addr:#x}")
 
 
 @panda.queue_blocking
 def work():
+    """Runs beside the guest: types commands, reads their output."""
+    global watched
     panda.revert_sync("root")
-    # The guest keeps its files in RAM, so the file's page holds the text.
-    panda.run_serial_cmd(f"echo '{TEXT.decode()}' > /tmp/file; clear")
-    memory = io.BytesIO()
-    panda.memsavep(memory)  # all of the guest's RAM
-    places.extend(match.start() for match in re.finditer(TEXT, memory.getvalue()))
-    print("found at", ", ".join(f"{place:#x}" for place in places))
+    panda.run_serial_cmd(f"echo '{TEXT.decode()}' > /tmp/file")
+    ram = io.BytesIO()
+    panda.memsavep(ram)
+    places = [found.start() for found in re.finditer(TEXT, ram.getvalue())]
+    print("the text is at", ", ".join(f"{place:#x}" for place in places))
+    # The shell and the terminal keep copies of the command line; the file itself,
+    # which this guest keeps in RAM, begins a page.
+    start = next(place for place in places if place % 4096 == 0)
+    watched = range(start, start + len(TEXT))
     panda.enable_callback("report")
     panda.run_serial_cmd("printf CHANGED. | dd of=/tmp/file bs=8 conv=notrunc 2>/dev/null")
     panda.disable_callback("report")

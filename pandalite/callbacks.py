@@ -1,9 +1,12 @@
 """Callbacks: registration, decorators, and what happens when one raises.
 
-A registered function gets a *trampoline*: a small Python function of exactly
-the arguments that change from event to event, made from a template for its
-kind. The CPU and block objects never change, so they are not passed through
-the C boundary at all, which halves the cost of an event.
+Functions of the kinds that are raised most often are called by the core itself,
+through CPython's C API (``panda/python.h``). All others, and all of them on
+Pythons that lack a function for it (3.9, 3.10), get a *trampoline*: a small
+Python function behind a ctypes closure, of exactly the arguments that change
+from event to event, made from a template for its kind. The CPU and block
+objects never change, so they do not cross the C boundary, which halves the
+cost of such a call.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._bindings.callbacks import KINDS, CallbackKind, panda_cb
 from ._bindings.enums import PandaStatus
+from ._bindings.structs import PandaPythonApi, PandaPythonCallback
 from ._core import PandaCore
 from .errors import CallbackSignatureError, UnsupportedFeatureError
 from .utils import warn
@@ -193,6 +197,11 @@ class Callbacks(PandaCore):
         self.lambda_cnt = 0
         self.disabled_tb_chaining = False
         self._memcb = False
+        # Kept: the core holds its address.
+        self._python_failed = self._callback_failed
+        api = _python_api(self._python_failed if self.catch_exceptions else None)
+        if api is not None:
+            self.libpanda.panda_python_set_api(api)
 
     def register_callback(
         self,
@@ -233,10 +242,16 @@ class Callbacks(PandaCore):
 
         self.plugin_register_count += 1
         handle = self.plugin_register_count
-        union = panda_cb()
-        pointer = function.build(self, self._callback_failed if self.catch_exceptions else _raise)
-        union.cbaddr = ctypes.cast(pointer, type(union.cbaddr))
-        status = self.libpanda.panda_register_callback_helper(handle, kind.number, union)
+        if self.libpanda.panda_python_supports(kind.number):
+            pcb: Any = PandaPythonCallback(
+                id(function.function), id(self.cpu), id(self.tb), id(self.mem_buf)
+            )
+            status = self.libpanda.panda_register_python_callback(handle, kind.number, pcb)
+        else:
+            failed = self._callback_failed if self.catch_exceptions else _raise
+            pcb = panda_cb()
+            pcb.cbaddr = ctypes.cast(function.build(self, failed), type(pcb.cbaddr))
+            status = self.libpanda.panda_register_callback_helper(handle, kind.number, pcb)
         if status == PandaStatus.ERR_UNSUPPORTED:
             raise UnsupportedFeatureError(
                 f"callbacks of kind {kind.name} are not raised yet by this version of pandalite"
@@ -247,7 +262,7 @@ class Callbacks(PandaCore):
             "enabled": True,
             "callback": callback,
             "handle": handle,
-            "pcb": union,
+            "pcb": pcb,
             "function": function,
         }
         if not enabled:
@@ -372,13 +387,8 @@ class Callbacks(PandaCore):
         if self.ending:
             return
         entry = self._registered(name)
-        number = entry["callback"].kind.number
-        change = (
-            self.libpanda.panda_enable_callback_helper
-            if enabled
-            else self.libpanda.panda_disable_callback_helper
-        )
-        self._check(change(entry["handle"], number, entry["pcb"]))
+        # Each callback is an owner of its own.
+        (self.enable_plugin if enabled else self.disable_plugin)(entry["handle"])
         entry["enabled"] = enabled
 
     def _callback_failed(self, error: BaseException) -> int:
@@ -397,6 +407,20 @@ class _KindNames:
 
     def __iter__(self) -> Any:
         return (getattr(self, name) for name in self._fields)
+
+
+def _python_api(failed: Callable[[BaseException], int] | None) -> PandaPythonApi | None:
+    """Addresses of CPython's functions for the core; None if one is missing."""
+    api = PandaPythonApi()
+    try:
+        for name, *_ in PandaPythonApi._fields_:
+            if name != "failed":
+                function = getattr(ctypes.pythonapi, name)
+                setattr(api, name, ctypes.cast(function, ctypes.c_void_p))
+    except AttributeError:
+        return None
+    api.failed = None if failed is None else id(failed)
+    return api
 
 
 def _raise(error: BaseException) -> int:

@@ -79,6 +79,9 @@ class Lifecycle(Callbacks):
     def _vcpu_main(self) -> None:
         """First Python frame of the CPU thread, and its last."""
         self._vcpu_ident = threading.get_ident()
+        current = ctypes.pythonapi.PyThreadState_Get
+        current.restype = ctypes.c_void_p
+        self.libpanda.panda_python_attach_vcpu(current())
         self.libpanda.panda_vcpu_thread_main()
 
     def _create_machine(self) -> None:

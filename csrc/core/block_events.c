@@ -8,6 +8,7 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/python.h"
 #include "exec/exec-all.h"
 #include "exec/plugin-gen.h"
 #include "tcg/tcg.h"
@@ -122,8 +123,9 @@ void panda_block_finish_early(CPUState *cs)
         panda_vcpu.tb = running_tb;
         panda_event_enter(cs, PANDA_PLACE_HELPER, panda_arch_get_pc(cs), 0);
         PANDA_FOR_EACH(c, PANDA_CB_AFTER_BLOCK_EXEC) {
-            PANDA_CALL(c, after_block_exec, &panda_vcpu.pub, &panda_vcpu.tb,
-                       TB_EXIT_REQUESTED);
+            PANDA_CALL_OFTEN(c, (TB_EXIT_REQUESTED), after_block_exec,
+                             &panda_vcpu.pub, &panda_vcpu.tb,
+                             TB_EXIT_REQUESTED);
         }
         panda_event_leave(cs);
     }
@@ -171,10 +173,12 @@ static void block_start(CPUArchState *env, void *opaque)
     } else {
         panda_event_enter(cs, PANDA_PLACE_BLOCK_START, panda_vcpu.tb.pc, ra);
         PANDA_FOR_EACH(c, PANDA_CB_BEFORE_BLOCK_EXEC) {
-            PANDA_CALL(c, before_block_exec, &panda_vcpu.pub, &panda_vcpu.tb);
+            PANDA_CALL_OFTEN(c, (), before_block_exec, &panda_vcpu.pub,
+                             &panda_vcpu.tb);
         }
         PANDA_FOR_EACH(c, PANDA_CB_START_BLOCK_EXEC) {
-            PANDA_CALL(c, start_block_exec, &panda_vcpu.pub, &panda_vcpu.tb);
+            PANDA_CALL_OFTEN(c, (), start_block_exec, &panda_vcpu.pub,
+                             &panda_vcpu.tb);
         }
         panda_event_leave(cs);
     }
@@ -199,11 +203,12 @@ static void block_end(CPUArchState *env, uint32_t index)
     panda_vcpu.tb = running_tb;
     panda_event_enter(cs, PANDA_PLACE_BLOCK_END, panda_arch_get_pc(cs), ra);
     PANDA_FOR_EACH(c, PANDA_CB_END_BLOCK_EXEC) {
-        PANDA_CALL(c, end_block_exec, &panda_vcpu.pub, &panda_vcpu.tb);
+        PANDA_CALL_OFTEN(c, (), end_block_exec, &panda_vcpu.pub,
+                         &panda_vcpu.tb);
     }
     PANDA_FOR_EACH(c, PANDA_CB_AFTER_BLOCK_EXEC) {
-        PANDA_CALL(c, after_block_exec, &panda_vcpu.pub, &panda_vcpu.tb,
-                   index);
+        PANDA_CALL_OFTEN(c, (index), after_block_exec, &panda_vcpu.pub,
+                         &panda_vcpu.tb, index);
     }
     panda_event_leave(cs);
 }

@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "core/python.h"
 
 PandaCallbackList *panda_callback_lists[PANDA_CB_LAST];
 uint32_t panda_enabled_count[PANDA_CB_LAST];
@@ -70,6 +71,9 @@ typedef struct Match {
 
 static void (*function_of(const PandaCallback *c))(void)
 {
+    if (c->is_python) {
+        return (void (*)(void))c->python.callable;
+    }
     return c->has_context ? c->with_context.cbaddr : c->plain.cbaddr;
 }
 
@@ -183,6 +187,19 @@ int panda_register_callback_with_context(void *plugin, panda_cb_type type,
         .plugin = plugin, .with_context = cb, .has_context = true,
         .context = context,
     });
+}
+
+int panda_register_python_callback(void *plugin, panda_cb_type type,
+                                   const PandaPythonCallback *callback)
+{
+    PandaCallback c = { .plugin = plugin, .is_python = true };
+
+    if (!panda_python_supports(type)) {
+        return panda_fail(PANDA_ERR_UNSUPPORTED, "callbacks of kind %d are "
+                          "registered as C functions only", type);
+    }
+    panda_python_prepare(&c.python, type, callback);
+    return add(type, c);
 }
 
 /* Returns how many callbacks matched. */

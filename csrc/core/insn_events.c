@@ -5,6 +5,7 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/python.h"
 #include "exec/exec-all.h"
 #include "exec/plugin-gen.h"
 #include "tcg/tcg.h"
@@ -36,7 +37,7 @@ static void insn_exec(CPUArchState *env, uint64_t translated_pc)
     }
     panda_event_enter(cs, PANDA_PLACE_INSN, pc, ra);
     PANDA_FOR_EACH(c, PANDA_CB_INSN_EXEC) {
-        PANDA_CALL(c, insn_exec, &v->pub, pc);
+        PANDA_CALL_OFTEN(c, (pc), insn_exec, &v->pub, pc);
     }
     panda_event_leave(cs);
 }
@@ -57,7 +58,7 @@ static void after_insn_exec(CPUArchState *env, uint64_t translated_pc,
                                  : PANDA_PLACE_AFTER_INSN,
                       pc, ra);
     PANDA_FOR_EACH(c, PANDA_CB_AFTER_INSN_EXEC) {
-        PANDA_CALL(c, after_insn_exec, &panda_vcpu.pub, pc);
+        PANDA_CALL_OFTEN(c, (pc), after_insn_exec, &panda_vcpu.pub, pc);
     }
     panda_event_leave(cs);
 }

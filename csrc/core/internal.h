@@ -62,11 +62,21 @@ int panda_check_usable(void);
 
 /* ---- callbacks (callbacks.c) ---- */
 
+/* A Python function: what it is called with around an event's numbers. */
+typedef struct PandaPythonTarget {
+    void *callable;
+    void *before[2];
+    void *after;
+    unsigned n_before;
+} PandaPythonTarget;
+
 typedef struct PandaCallback {
     void *plugin;
     void *context;
     bool has_context;
     bool enabled;
+    bool is_python;
+    PandaPythonTarget python;
     panda_cb plain;
     panda_cb_with_context with_context;
 } PandaCallback;
@@ -206,8 +216,10 @@ static inline uint64_t panda_exact_pc(CPUState *cs, uint64_t translated_pc)
 
 /* Free bits of cflags (checked by a static assertion in variants.c). */
 #define PANDA_CF_BLOCK 0x00080000u
-#define PANDA_CF_MEM   0x00100000u
+#define PANDA_CF_LOAD  0x00100000u
 #define PANDA_CF_INSN  0x00200000u
+#define PANDA_CF_STORE 0x00400000u
+#define PANDA_CF_MEM   (PANDA_CF_LOAD | PANDA_CF_STORE)
 #define PANDA_CF_ALL   (PANDA_CF_BLOCK | PANDA_CF_MEM | PANDA_CF_INSN)
 
 /* Make the CPU use the variants the enabled callbacks need. */

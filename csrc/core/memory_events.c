@@ -11,6 +11,7 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/python.h"
 #include "exec/exec-all.h"
 #include "exec/memopidx.h"
 #include "exec/plugin-gen.h"
@@ -60,6 +61,13 @@ static bool physical(CPUState *cs, uint64_t addr, MemOpIdx oi, bool store,
     return *paddr != UINT64_MAX;
 }
 
+#define CALL_WITHOUT_VALUE(c, member, at)                                     \
+    PANDA_CALL_OFTEN(c, (pc, at, size), member, &v->pub, pc, at, size)
+
+#define CALL_WITH_VALUE(c, member, at)                                        \
+    PANDA_CALL_OFTEN(c, (pc, at, size), member, &v->pub, pc, at, size,        \
+                     v->mem_buf)
+
 /* One access of at most 8 bytes; its value is in mem_buf. */
 static void deliver_before(CPUState *cs, uint64_t addr, size_t size,
                            MemOpIdx oi, bool store)
@@ -71,24 +79,22 @@ static void deliver_before(CPUState *cs, uint64_t addr, size_t size,
 
     if (store) {
         PANDA_FOR_EACH(c, PANDA_CB_VIRT_MEM_BEFORE_WRITE) {
-            PANDA_CALL(c, virt_mem_before_write, &v->pub, pc, addr, size,
-                       v->mem_buf);
+            CALL_WITH_VALUE(c, virt_mem_before_write, addr);
         }
         if (panda_wanted(PANDA_CB_PHYS_MEM_BEFORE_WRITE)
             && physical(cs, addr, oi, true, &paddr)) {
             PANDA_FOR_EACH(c, PANDA_CB_PHYS_MEM_BEFORE_WRITE) {
-                PANDA_CALL(c, phys_mem_before_write, &v->pub, pc, paddr, size,
-                           v->mem_buf);
+                CALL_WITH_VALUE(c, phys_mem_before_write, paddr);
             }
         }
     } else {
         PANDA_FOR_EACH(c, PANDA_CB_VIRT_MEM_BEFORE_READ) {
-            PANDA_CALL(c, virt_mem_before_read, &v->pub, pc, addr, size);
+            CALL_WITHOUT_VALUE(c, virt_mem_before_read, addr);
         }
         if (panda_wanted(PANDA_CB_PHYS_MEM_BEFORE_READ)
             && physical(cs, addr, oi, false, &paddr)) {
             PANDA_FOR_EACH(c, PANDA_CB_PHYS_MEM_BEFORE_READ) {
-                PANDA_CALL(c, phys_mem_before_read, &v->pub, pc, paddr, size);
+                CALL_WITHOUT_VALUE(c, phys_mem_before_read, paddr);
             }
         }
     }
@@ -104,26 +110,22 @@ static void deliver_after(CPUState *cs, uint64_t addr, size_t size,
 
     if (store) {
         PANDA_FOR_EACH(c, PANDA_CB_VIRT_MEM_AFTER_WRITE) {
-            PANDA_CALL(c, virt_mem_after_write, &v->pub, pc, addr, size,
-                       v->mem_buf);
+            CALL_WITH_VALUE(c, virt_mem_after_write, addr);
         }
         if (panda_wanted(PANDA_CB_PHYS_MEM_AFTER_WRITE)
             && physical(cs, addr, oi, true, &paddr)) {
             PANDA_FOR_EACH(c, PANDA_CB_PHYS_MEM_AFTER_WRITE) {
-                PANDA_CALL(c, phys_mem_after_write, &v->pub, pc, paddr, size,
-                           v->mem_buf);
+                CALL_WITH_VALUE(c, phys_mem_after_write, paddr);
             }
         }
     } else {
         PANDA_FOR_EACH(c, PANDA_CB_VIRT_MEM_AFTER_READ) {
-            PANDA_CALL(c, virt_mem_after_read, &v->pub, pc, addr, size,
-                       v->mem_buf);
+            CALL_WITH_VALUE(c, virt_mem_after_read, addr);
         }
         if (panda_wanted(PANDA_CB_PHYS_MEM_AFTER_READ)
             && physical(cs, addr, oi, false, &paddr)) {
             PANDA_FOR_EACH(c, PANDA_CB_PHYS_MEM_AFTER_READ) {
-                PANDA_CALL(c, phys_mem_after_read, &v->pub, pc, paddr, size,
-                           v->mem_buf);
+                CALL_WITH_VALUE(c, phys_mem_after_read, paddr);
             }
         }
     }
@@ -227,9 +229,11 @@ static TCGHelperInfo after_access_info = {
                 | dh_typemask(i64, 4) | dh_typemask(i64, 5),
 };
 
-static bool emitting(void)
+static bool emitting(bool store)
 {
-    return tcg_ctx->gen_tb && (tcg_ctx->gen_tb->cflags & PANDA_CF_MEM);
+    return tcg_ctx->gen_tb
+        && (tcg_ctx->gen_tb->cflags & (store ? PANDA_CF_STORE
+                                             : PANDA_CF_LOAD));
 }
 
 static TCGv_i64 addr_begin(TCGTemp *addr)
@@ -254,7 +258,7 @@ static void addr_end(TCGv_i64 wide)
 void panda_gen_before_load(TCGTemp *addr, MemOpIdx oi);
 void panda_gen_before_load(TCGTemp *addr, MemOpIdx oi)
 {
-    if (emitting()) {
+    if (emitting(false)) {
         TCGv_i64 wide = addr_begin(addr);
 
         tcg_gen_call3(before_load, &before_load_info, NULL,
@@ -279,7 +283,7 @@ static void gen_before_store(TCGTemp *ret, TCGTemp *addr, MemOpIdx oi,
 TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi);
 TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi)
 {
-    if (!emitting()) {
+    if (!emitting(true)) {
         return val;
     }
 
@@ -298,7 +302,7 @@ TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi)
 TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi);
 TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi)
 {
-    if (!emitting()) {
+    if (!emitting(true)) {
         return val;
     }
 
@@ -312,7 +316,7 @@ TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi)
 void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi);
 void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi)
 {
-    if (emitting()) {
+    if (emitting(true)) {
         TCGv_i64 unused = tcg_temp_ebb_new_i64();
 
         gen_before_store(tcgv_i64_temp(unused), addr, oi, TCGV128_LOW(val),
@@ -333,7 +337,7 @@ static void gen_after(MemOpIdx oi, bool store, TCGv_i64 lo, TCGv_i64 hi)
 void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store);
 void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store)
 {
-    if (emitting()) {
+    if (emitting(store)) {
         TCGv_i64 wide = tcg_temp_ebb_new_i64();
 
         tcg_gen_extu_i32_i64(wide, val);
@@ -349,7 +353,7 @@ void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store)
 void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store);
 void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store)
 {
-    if (emitting()) {
+    if (emitting(store)) {
         gen_after(oi, store, val, tcg_constant_i64(0));
         if (store && replaced == tcgv_i64_temp(val)) {
             tcg_temp_free_i64(val);
@@ -361,7 +365,7 @@ void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store)
 void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store);
 void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store)
 {
-    if (emitting()) {
+    if (emitting(store)) {
         gen_after(oi, store, TCGV128_LOW(val), TCGV128_HIGH(val));
     }
 }

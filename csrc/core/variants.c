@@ -38,11 +38,14 @@ static const uint8_t insn_kinds[] = {
     PANDA_CB_AFTER_INSN_TRANSLATE, PANDA_CB_AFTER_INSN_EXEC,
 };
 
-static const uint8_t memory_kinds[] = {
-    PANDA_CB_VIRT_MEM_BEFORE_READ, PANDA_CB_VIRT_MEM_BEFORE_WRITE,
-    PANDA_CB_PHYS_MEM_BEFORE_READ, PANDA_CB_PHYS_MEM_BEFORE_WRITE,
-    PANDA_CB_VIRT_MEM_AFTER_READ, PANDA_CB_VIRT_MEM_AFTER_WRITE,
-    PANDA_CB_PHYS_MEM_AFTER_READ, PANDA_CB_PHYS_MEM_AFTER_WRITE,
+static const uint8_t load_kinds[] = {
+    PANDA_CB_VIRT_MEM_BEFORE_READ, PANDA_CB_VIRT_MEM_AFTER_READ,
+    PANDA_CB_PHYS_MEM_BEFORE_READ, PANDA_CB_PHYS_MEM_AFTER_READ,
+};
+
+static const uint8_t store_kinds[] = {
+    PANDA_CB_VIRT_MEM_BEFORE_WRITE, PANDA_CB_VIRT_MEM_AFTER_WRITE,
+    PANDA_CB_PHYS_MEM_BEFORE_WRITE, PANDA_CB_PHYS_MEM_AFTER_WRITE,
 };
 
 static bool any_wanted(const uint8_t *kinds, size_t n)
@@ -74,8 +77,11 @@ void panda_variants_update(void)
     if (any_wanted(insn_kinds, ARRAY_SIZE(insn_kinds))) {
         bits |= PANDA_CF_INSN;
     }
-    if (memcb || any_wanted(memory_kinds, ARRAY_SIZE(memory_kinds))) {
-        bits |= PANDA_CF_MEM;
+    if (memcb || any_wanted(load_kinds, ARRAY_SIZE(load_kinds))) {
+        bits |= PANDA_CF_LOAD;
+    }
+    if (memcb || any_wanted(store_kinds, ARRAY_SIZE(store_kinds))) {
+        bits |= PANDA_CF_STORE;
     }
     if (chaining_off) {
         bits |= CHAINING_OFF;

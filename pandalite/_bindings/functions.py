@@ -25,7 +25,7 @@ from ctypes import (
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .callbacks import panda_cb
-from .structs import PandaCPU, PandaLayoutEntry, PandaTB
+from .structs import PandaCPU, PandaLayoutEntry, PandaPythonApi, PandaPythonCallback, PandaTB
 
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
@@ -112,6 +112,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_snapshot_save": (c_int, (c_char_p,)),
     "panda_snapshot_delete": (c_int, (c_char_p,)),
     "panda_snapshot_list": (c_int, (POINTER(c_char_p),)),
+    "panda_python_set_api": (None, (POINTER(PandaPythonApi),)),
+    "panda_python_attach_vcpu": (None, (c_void_p,)),
+    "panda_python_supports": (c_bool, (c_uint,)),
+    "panda_register_python_callback": (c_int, (c_void_p, c_uint, POINTER(PandaPythonCallback))),
     "panda_current_pc": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_sp": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_ksp": (c_uint64, (POINTER(PandaCPU),)),
@@ -455,6 +459,35 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> int:
         """Names of all snapshots, one a line; to be freed by panda_free()."""
+
+    def panda_python_set_api(
+        self,
+        api: PandaPythonApi | Array[PandaPythonApi] | _Pointer[PandaPythonApi] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Give the library CPython's functions; they stay for good."""
+
+    def panda_python_attach_vcpu(self, thread_state: Address, /) -> None:
+        """Tell the thread state of the CPU thread; called on it, from Python.
+
+        thread_state is what PyThreadState_Get() returns there.
+        """
+
+    def panda_python_supports(self, type: int, /) -> bool:
+        """Whether callbacks of a kind can be registered as Python functions."""
+
+    def panda_register_python_callback(
+        self,
+        plugin: Address,
+        type: int,
+        callback: PandaPythonCallback | Array[PandaPythonCallback] | _Pointer[PandaPythonCallback] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Append a Python function to the list of a kind, enabled.
+
+        Enabled, disabled and removed by its owner: panda_enable_plugin(), panda_disable_plugin(),
+        panda_unregister_callbacks(). PANDA_ERR_UNSUPPORTED if panda_python_supports() says no.
+        """
 
     def panda_current_pc(
         self,

@@ -92,6 +92,61 @@ class PandaLayoutEntry(Structure):
     )
 
 
+class PandaPythonApi(Structure):
+    """Addresses of CPython's functions of the same names; all are needed.
+
+    Fields:
+        failed: A callable that is given the exception a callback raised, or NULL.
+    """
+
+    PyEval_SaveThread: int | None
+    PyEval_RestoreThread: int | None
+    PyLong_FromUnsignedLongLong: int | None
+    PyObject_Vectorcall: int | None
+    PyErr_Fetch: int | None
+    PyErr_NormalizeException: int | None
+    PyException_SetTraceback: int | None
+    PyErr_WriteUnraisable: int | None
+    Py_DecRef: int | None
+    failed: int | None
+
+    _fields_ = (
+        ("PyEval_SaveThread", c_void_p),
+        ("PyEval_RestoreThread", c_void_p),
+        ("PyLong_FromUnsignedLongLong", c_void_p),
+        ("PyObject_Vectorcall", c_void_p),
+        ("PyErr_Fetch", c_void_p),
+        ("PyErr_NormalizeException", c_void_p),
+        ("PyException_SetTraceback", c_void_p),
+        ("PyErr_WriteUnraisable", c_void_p),
+        ("Py_DecRef", c_void_p),
+        ("failed", c_void_p),
+    )
+
+
+class PandaPythonCallback(Structure):
+    """A Python callback; the host keeps the objects alive while it is registered.
+
+    Fields:
+        callable: The function; it is called with the arguments its kind has.
+        cpu: Object handed over for a PandaCPU.
+        tb: Object handed over for a PandaTB.
+        buf: Object handed over for a value buffer.
+    """
+
+    callable: int | None
+    cpu: int | None
+    tb: int | None
+    buf: int | None
+
+    _fields_ = (
+        ("callable", c_void_p),
+        ("cpu", c_void_p),
+        ("tb", c_void_p),
+        ("buf", c_void_p),
+    )
+
+
 class PandaSegment(Structure):
     """A descriptor-table register or system segment (x86)."""
 

@@ -13,6 +13,7 @@
 #include "panda/machine.h"
 #include "panda/memory.h"
 #include "panda/monitor.h"
+#include "panda/python.h"
 #include "panda/registers.h"
 #include "panda/types.h"
 

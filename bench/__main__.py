@@ -1,0 +1,92 @@
+"""Run the measurements and print them as Markdown tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+from . import cases, stock
+
+#: Sizes that take about a second.
+SIZES = {"shell loop": 40000, "sha256sum": 24_000_000}
+
+
+def child(name: str, *args: Any) -> Any:
+    """Run a case in a process of its own."""
+    # Byte code is what users have; a setting of the developer's must not spoil imports.
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", name, json.dumps(args)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
+    if done.returncode:
+        sys.exit(f"{name}{args} failed:\n{done.stderr}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def against_stock(pairs: int, rounds: int) -> None:
+    """Un-instrumented speed, A and B in turn."""
+    emulator = str(stock.build())
+    print("\n| guest command, nothing registered | pandalite CPU s | stock QEMU CPU s | ratio |")
+    print("|---|---|---|---|")
+    for command, size in SIZES.items():
+        ours, theirs, ratios = [], [], []
+        for _ in range(pairs):
+            a = min(child("plain", command, size, rounds))
+            b = min(child("stock", command, size, rounds, emulator))
+            ours.append(a)
+            theirs.append(b)
+            ratios.append(a / b)
+        print(
+            f"| {command} | {statistics.median(ours):.3f} | {statistics.median(theirs):.3f} "
+            f"| {statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f}) |",
+            flush=True,
+        )
+
+
+def events(rounds: int) -> None:
+    """Cost of events that reach a Python function."""
+    print("\n| event, counting Python function | ns per event | disabled / not registered |")
+    print("|---|---|---|")
+    for kind in ("before_block_exec", "virt_mem_after_read", "virt_mem_after_write"):
+        result = child("event_cost", kind, 150, rounds)
+        print(f"| {kind} | {result['ns']:.0f} | {result['disabled']:.3f} |", flush=True)
+
+
+def calls(rounds: int) -> None:
+    """Cost of calls made in a callback."""
+    print("\n| call in a callback | ns |")
+    print("|---|---|")
+    for name, ns in child("calls", rounds).items():
+        print(f"| {name} | {ns:.0f} |", flush=True)
+
+
+def start_up(rounds: int) -> None:
+    """Import, construction, revert."""
+    print("\n| start | ms |")
+    print("|---|---|")
+    for name, ms in child("start_up", rounds).items():
+        print(f"| {name} | {ms:.1f} |", flush=True)
+
+
+def main() -> int:
+    """Run a child's case, or everything."""
+    if len(sys.argv) == 3:
+        print(json.dumps(getattr(cases, sys.argv[1])(*json.loads(sys.argv[2]))))
+        return 0
+    start_up(7)
+    calls(7)
+    events(5)
+    against_stock(pairs=5, rounds=3)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,209 @@
+"""The measurements; each runs in a process of its own and returns numbers."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+#: Guest commands that only compute.
+COMMANDS = {
+    "shell loop": "i=0; while [ $i -lt {n} ]; do i=$((i+1)); done",
+    "sha256sum": "head -c {n} /dev/zero | sha256sum > /dev/null",
+}
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process, all threads."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def _with_guest(work: Callable[[Any], Any], **kwargs: Any) -> Any:
+    """Run work(panda) beside a guest that was reverted to its root snapshot."""
+    from pandalite import Panda
+
+    panda = Panda(generic="x86_64", **kwargs)
+    results = []
+
+    @panda.queue_blocking
+    def body() -> None:
+        panda.revert_sync("root")
+        panda.run_serial_cmd("true")
+        results.append(work(panda))
+        panda.end_analysis()
+
+    panda.run()
+    return results[0]
+
+
+def plain(command: str, size: int, rounds: int) -> list[float]:
+    """CPU seconds of a guest command, nothing registered."""
+
+    def work(panda: Any) -> list[float]:
+        line = COMMANDS[command].format(n=size)
+        panda.run_serial_cmd(line)
+        return [_cost(panda, line) for _ in range(rounds)]
+
+    return _with_guest(work)
+
+
+def _cost(panda: Any, line: str) -> float:
+    start = cpu_seconds()
+    panda.run_serial_cmd(line, timeout=600)
+    return cpu_seconds() - start
+
+
+def stock(command: str, size: int, rounds: int, emulator: str) -> list[float]:
+    """CPU seconds of the same command in stock QEMU, from the same snapshot."""
+    from pathlib import Path
+
+    from pandalite.arguments import machine_arguments, split_extra_args
+    from pandalite.expect import Expect
+    from pandalite.lifecycle import firmware_directories
+    from pandalite.qcows import Qcows, cache
+
+    image = Qcows.get_qcow_info("x86_64")
+    disk = cache.private_copy(Path(Qcows.get_qcow("x86_64")))
+    ours, theirs = socket.socketpair()
+    words = machine_arguments(
+        library=emulator,
+        firmware=firmware_directories(None),
+        disk=[str(disk)],
+        extra=[*split_extra_args(image.extra_args), "-loadvm", "root"],
+        mem=image.default_mem,
+        serial_fd=theirs.fileno(),
+    )
+    process = subprocess.Popen(words, pass_fds=[theirs.fileno()])
+    theirs.close()
+    try:
+        console = Expect("stock", ours, expectation=image.prompt, unansi=True)
+        console.command("true", timeout=60)
+        disk.unlink()
+        line = COMMANDS[command].format(n=size)
+        console.command(line, timeout=600)
+        costs = []
+        for _ in range(rounds):
+            start = _process_cpu(process.pid)
+            console.command(line, timeout=600)
+            costs.append(_process_cpu(process.pid) - start)
+        console.close()
+        return costs
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _process_cpu(pid: int) -> float:
+    """CPU time of another process, all threads, in nanosecond resolution."""
+    total = 0
+    from pathlib import Path
+
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        total += int((task / "schedstat").read_text().split()[0])
+    return total / 1e9
+
+
+def event_cost(kind: str, size: int, rounds: int) -> dict[str, float]:
+    """Nanoseconds of CPU time an event of a kind costs with a counting function."""
+
+    def work(panda: Any) -> dict[str, float]:
+        count = 0
+
+        if kind == "before_block_exec":
+
+            def counter(cpu: Any, tb: Any) -> None:
+                nonlocal count
+                count += 1
+        else:
+
+            def counter(cpu: Any, pc: int, addr: int, size: int, buf: Any) -> None:
+                nonlocal count
+                count += 1
+
+        line = COMMANDS["shell loop"].format(n=size)
+        panda.run_serial_cmd(line)
+        bare = min(_cost(panda, line) for _ in range(rounds))
+        getattr(panda, f"cb_{kind}")(counter, name="counter")
+        panda.run_serial_cmd(line)
+        best = float("inf")
+        for _ in range(rounds):
+            count = 0
+            cost = _cost(panda, line)
+            best = min(best, (cost - bare) / count)
+        panda.disable_callback("counter")
+        panda.run_serial_cmd(line)
+        disabled = min(_cost(panda, line) for _ in range(rounds))
+        return {"ns": best * 1e9, "events": count, "disabled": disabled / bare, "plain": bare}
+
+    return _with_guest(work)
+
+
+def calls(rounds: int) -> dict[str, float]:
+    """Nanoseconds of calls made inside a before_block_exec callback."""
+    import timeit
+
+    def work(panda: Any) -> dict[str, float]:
+        found: dict[str, float] = {}
+
+        @panda.cb_before_block_exec
+        def measure(cpu: Any, tb: Any) -> None:
+            if found or panda.in_kernel(cpu):
+                return
+            sp = panda.current_sp(cpu) & ~0xFFF
+            calls: dict[str, Callable[[], Any]] = {
+                "nothing": lambda: None,
+                "current_pc": lambda: panda.current_pc(cpu),
+                "arch.get_pc": lambda: panda.arch.get_pc(cpu),
+                "get_reg": lambda: panda.arch.get_reg(cpu, "RAX"),
+                "tb.pc": lambda: tb.pc,
+                "virtual_memory_read 16": lambda: panda.virtual_memory_read(cpu, sp, 16),
+                "virtual_memory_read 4096": lambda: panda.virtual_memory_read(cpu, sp, 4096),
+            }
+            number = 2000
+            for name, call in calls.items():
+                best = min(timeit.repeat(call, repeat=rounds, number=number))
+                found[name] = best / number * 1e9
+
+        panda.run_serial_cmd("cat /proc/self/stat", timeout=120)
+        panda.disable_callback("measure")
+        nothing = found.pop("nothing")
+        return {name: ns - nothing for name, ns in found.items()}
+
+    return _with_guest(work)
+
+
+def start_up(rounds: int) -> dict[str, float]:
+    """Milliseconds of import, construction and revert_sync."""
+    code = (
+        "import time; a = time.perf_counter(); import pandalite; b = time.perf_counter();"
+        "from pandalite import Panda; c = time.perf_counter();"
+        "p = Panda(generic='x86_64'); d = time.perf_counter();"
+        "print(b - a, c - a, d - c)"
+    )
+    times = []
+    for _ in range(rounds):
+        out = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        times.append([float(word) for word in out.split()])
+    best = [min(column) * 1000 for column in zip(*times)]
+
+    def work(panda: Any) -> float:
+        reverts = []
+        for _ in range(rounds):
+            start = time.perf_counter()
+            panda.revert_sync("root")
+            reverts.append(time.perf_counter() - start)
+        return sorted(reverts)[len(reverts) // 2] * 1000
+
+    return {
+        "import pandalite": best[0],
+        "import Panda": best[1],
+        "construct": best[2],
+        "revert_sync (median)": _with_guest(work),
+    }

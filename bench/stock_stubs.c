@@ -1,0 +1,45 @@
+/*
+ * What patch 0001 calls, for an emulator without pandalite: nothing.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "qemu/osdep.h"
+#include "exec/memopidx.h"
+#include "tcg/tcg.h"
+
+void panda_gen_before_load(TCGTemp *addr, MemOpIdx oi);
+void panda_gen_before_load(TCGTemp *addr, MemOpIdx oi)
+{
+}
+
+TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi);
+TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi)
+{
+    return val;
+}
+
+TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi);
+TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi)
+{
+    return val;
+}
+
+void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi);
+void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi)
+{
+}
+
+void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store);
+void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store)
+{
+}
+
+void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store);
+void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store)
+{
+}
+
+void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store);
+void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store)
+{
+}

@@ -1,0 +1,147 @@
+/*
+ * Calling Python functions, with CPython's API reached through pointers.
+ *
+ * All kinds supported here are raised on the CPU thread, which the host entered
+ * through a Python frame: its thread state exists and is only taken up again.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "core/internal.h"
+#include "core/python.h"
+
+/* The callee may use the slot before the first argument (vectorcall). */
+#define ARGUMENTS_OFFSET ((size_t)1 << (8 * sizeof(size_t) - 1))
+
+typedef void PyObj;
+
+static struct {
+    void *(*save_thread)(void);
+    void (*restore_thread)(void *state);
+    PyObj *(*from_u64)(unsigned long long value);
+    PyObj *(*vectorcall)(PyObj *callable, PyObj *const *args, size_t nargs,
+                          PyObj *names);
+    void (*fetch)(PyObj **type, PyObj **value, PyObj **traceback);
+    void (*normalize)(PyObj **type, PyObj **value, PyObj **traceback);
+    int (*set_traceback)(PyObj *exception, PyObj *traceback);
+    void (*write_unraisable)(PyObj *object);
+    void (*decref)(PyObj *object);
+    PyObj *failed;
+} py;
+
+static void *vcpu_state;
+
+void panda_python_set_api(const PandaPythonApi *api)
+{
+    py.save_thread = api->PyEval_SaveThread;
+    py.restore_thread = api->PyEval_RestoreThread;
+    py.from_u64 = api->PyLong_FromUnsignedLongLong;
+    py.vectorcall = api->PyObject_Vectorcall;
+    py.fetch = api->PyErr_Fetch;
+    py.normalize = api->PyErr_NormalizeException;
+    py.set_traceback = api->PyException_SetTraceback;
+    py.write_unraisable = api->PyErr_WriteUnraisable;
+    py.decref = api->Py_DecRef;
+    py.failed = api->failed;
+}
+
+void panda_python_attach_vcpu(void *thread_state)
+{
+    vcpu_state = thread_state;
+}
+
+/* Which objects a kind's function gets around its numbers. */
+typedef struct Shape {
+    bool supported;
+    bool tb;
+    bool buf;
+} Shape;
+
+static const Shape shapes[PANDA_CB_LAST] = {
+    [PANDA_CB_BEFORE_BLOCK_EXEC] = { true, .tb = true },
+    [PANDA_CB_AFTER_BLOCK_EXEC] = { true, .tb = true },
+    [PANDA_CB_START_BLOCK_EXEC] = { true, .tb = true },
+    [PANDA_CB_END_BLOCK_EXEC] = { true, .tb = true },
+    [PANDA_CB_INSN_EXEC] = { true },
+    [PANDA_CB_AFTER_INSN_EXEC] = { true },
+    [PANDA_CB_VIRT_MEM_BEFORE_READ] = { true },
+    [PANDA_CB_VIRT_MEM_BEFORE_WRITE] = { true, .buf = true },
+    [PANDA_CB_PHYS_MEM_BEFORE_READ] = { true },
+    [PANDA_CB_PHYS_MEM_BEFORE_WRITE] = { true, .buf = true },
+    [PANDA_CB_VIRT_MEM_AFTER_READ] = { true, .buf = true },
+    [PANDA_CB_VIRT_MEM_AFTER_WRITE] = { true, .buf = true },
+    [PANDA_CB_PHYS_MEM_AFTER_READ] = { true, .buf = true },
+    [PANDA_CB_PHYS_MEM_AFTER_WRITE] = { true, .buf = true },
+};
+
+bool panda_python_supports(panda_cb_type type)
+{
+    return (unsigned)type < PANDA_CB_LAST && shapes[type].supported
+        && py.vectorcall;
+}
+
+void panda_python_prepare(PandaPythonTarget *target, panda_cb_type type,
+                          const PandaPythonCallback *callback)
+{
+    *target = (PandaPythonTarget) {
+        .callable = callback->callable,
+        .before = { callback->cpu, callback->tb },
+        .n_before = shapes[type].tb ? 2 : 1,
+        .after = shapes[type].buf ? callback->buf : NULL,
+    };
+}
+
+/* The function raised: hand the exception over. */
+static void report(PyObj *callable)
+{
+    PyObj *type, *value, *traceback, *result;
+
+    if (!py.failed) {
+        py.write_unraisable(callable);
+        return;
+    }
+    py.fetch(&type, &value, &traceback);
+    py.normalize(&type, &value, &traceback);
+    if (traceback) {
+        py.set_traceback(value, traceback);
+    }
+    result = py.vectorcall(py.failed, &value, 1, NULL);
+    if (result) {
+        py.decref(result);
+    } else {
+        py.write_unraisable(py.failed);
+    }
+    py.decref(type);
+    py.decref(value);
+    if (traceback) {
+        py.decref(traceback);
+    }
+}
+
+void panda_python_call(const PandaPythonTarget *target, unsigned n,
+                       const uint64_t *numbers)
+{
+    PyObj *slots[8];
+    PyObj **args = slots + 1;
+    unsigned first = target->n_before, count = first + n;
+    PyObj *result;
+
+    py.restore_thread(vcpu_state);
+    args[0] = target->before[0];
+    args[1] = target->before[1];
+    for (unsigned i = 0; i < n; i++) {
+        args[first + i] = py.from_u64(numbers[i]);
+    }
+    args[count] = target->after;
+    result = py.vectorcall(target->callable, args,
+                           (count + !!target->after) | ARGUMENTS_OFFSET,
+                           NULL);
+    if (likely(result)) {
+        py.decref(result);
+    } else {
+        report(target->callable);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        py.decref(args[first + i]);
+    }
+    vcpu_state = py.save_thread();
+}
