@@ -21,8 +21,7 @@ def child(name: str, *args: Any) -> Any:
     env = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     done = subprocess.run(
         [sys.executable, "-m", "bench", name, json.dumps(args)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         env=env,
     )
@@ -53,11 +52,16 @@ def against_stock(pairs: int, rounds: int) -> None:
 
 def events(rounds: int) -> None:
     """Cost of events that reach a Python function."""
-    print("\n| event, counting Python function | ns per event | disabled / not registered |")
+    print("\n| event, counting Python function | ns per event, best | median |")
     print("|---|---|---|")
     for kind in ("before_block_exec", "virt_mem_after_read", "virt_mem_after_write"):
         result = child("event_cost", kind, 150, rounds)
-        print(f"| {kind} | {result['ns']:.0f} | {result['disabled']:.3f} |", flush=True)
+        print(f"| {kind} | {result['ns']:.0f} | {result['median']:.0f} |", flush=True)
+    ratios = child("disabled_cost", SIZES["shell loop"], rounds)
+    print("\n| guest CPU time, registered but disabled / nothing registered | ratio |")
+    print("|---|---|")
+    spread = f"{min(ratios):.3f}-{max(ratios):.3f}"
+    print(f"| shell loop | {statistics.median(ratios):.3f} ({spread}) |", flush=True)
 
 
 def calls(rounds: int) -> None:

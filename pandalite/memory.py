@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Callable
 from typing import Any, BinaryIO, Union
 
 from ._bindings.enums import PandaStatus
@@ -12,16 +13,33 @@ from .errors import GuestMemoryError
 
 _Value = Union[bytes, int, "list[int]"]
 
-#: Reads up to this size use one buffer that is made once per thread's call.
 _PAGE = 4096
 
 _FORMATS = "'bytearray', 'int', 'str', 'ptrlist'"
+
+#: What bad addresses and lengths end in.
+_BAD_ARGUMENTS = (TypeError, ValueError, OverflowError, MemoryError, ctypes.ArgumentError)
+
+
+def _new_bytes(length: int) -> bytes:
+    """A bytes object nobody else has, of at least ``length``, for the core to fill.
+
+    Saves a buffer and a copy per read. Shorter ones than two bytes are shared by
+    everybody in CPython, so there are none.
+    """
+    if length < 0:
+        raise ValueError(length)
+    return bytes(length) if length > 1 else bytes(2)
 
 
 class Memory(PandaCore):
     """The part of Panda that accesses guest memory."""
 
     _address_mask: int
+    _peek: Callable[[int, bytes, int], int]
+
+    def _init_memory(self) -> None:
+        self._peek = self.libpanda.fast.panda_virtual_memory_peek
 
     def virtual_memory_read(self, cpu: Cpu, addr: int, length: int, fmt: str = "bytearray") -> Any:
         """Read guest memory at a virtual address of the current address space.
@@ -39,17 +57,19 @@ class Memory(PandaCore):
             ValueError: a bad address, length or format.
         """
         try:
-            buf = ctypes.create_string_buffer(length)
-            status = self.libpanda.panda_virtual_memory_read(
-                cpu, addr & self._address_mask, buf, length
-            )
-        except (TypeError, ValueError, ctypes.ArgumentError) as error:
+            data = bytes(length) if length > 1 else _new_bytes(length)
+            at = addr & self._address_mask
+            # Quick and without letting go of Python's lock, if the TLB has it.
+            status = self._peek(at, data, length)
+            if status:
+                status = self.libpanda.panda_virtual_memory_read(cpu, at, data, length)
+        except _BAD_ARGUMENTS as error:
             raise self._bad_access(addr, length) from error
         if status:
             raise self._read_error(addr, status)
-        if fmt == "bytearray":
-            return buf.raw
-        return self._convert(buf.raw, fmt)
+        if length < 2:
+            data = data[:length]
+        return data if fmt == "bytearray" else self._convert(data, fmt)
 
     def physical_memory_read(self, addr: int, length: int, fmt: str = "bytearray") -> Any:
         """Read guest RAM at a physical address; ``fmt`` as in virtual_memory_read.
@@ -59,15 +79,15 @@ class Memory(PandaCore):
             ValueError: a bad address, length or format.
         """
         try:
-            buf = ctypes.create_string_buffer(length)
-            status = self.libpanda.panda_physical_memory_read(addr, buf, length)
-        except (TypeError, ValueError, ctypes.ArgumentError) as error:
+            data = _new_bytes(length)
+            status = self.libpanda.panda_physical_memory_read(addr, data, length)
+        except _BAD_ARGUMENTS as error:
             raise self._bad_access(addr, length) from error
         if status:
             raise self._read_error(addr, status)
-        if fmt == "bytearray":
-            return buf.raw
-        return self._convert(buf.raw, fmt)
+        if length < 2:
+            data = data[:length]
+        return data if fmt == "bytearray" else self._convert(data, fmt)
 
     def virtual_memory_write(self, cpu: Cpu, addr: int, buf: bytes) -> None:
         """Write bytes at a guest virtual address; page protection is ignored.

@@ -142,6 +142,7 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
         assert buffer is not None
         self.mem_buf = (ctypes.c_uint8 * 16).from_address(buffer)
         self._init_callbacks()
+        self._init_memory()
         self._init_lifecycle()
         self.arch = make_arch(self)
         self.panda_args[:] = self._arguments(None, self.qcow)
@@ -165,11 +166,11 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
 
     def current_pc(self, cpu: Cpu) -> int:
         """Program counter; exact in every callback."""
-        return cpu.panda_guest_pc if cpu.in_callback else self.libpanda.panda_current_pc(cpu)
+        return cpu.panda_guest_pc if cpu.in_callback else self.libpanda.fast.panda_current_pc(cpu)
 
     def current_sp(self, cpu: Cpu) -> int:
         """Stack pointer."""
-        return self.libpanda.panda_current_sp(cpu)
+        return self.libpanda.fast.panda_current_sp(cpu)
 
     def current_ksp(self, cpu: Cpu) -> int:
         """Kernel stack pointer, from kernel or user mode; 0 if unknown."""
@@ -177,15 +178,15 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
 
     def current_asid(self, cpu: Cpu) -> int:
         """Identifier of the current address space; x86: CR3."""
-        return self.libpanda.panda_current_asid(cpu)
+        return self.libpanda.fast.panda_current_asid(cpu)
 
     def in_kernel(self, cpu: Cpu) -> bool:
         """Whether the CPU runs at its kernel's privilege level."""
-        return self.libpanda.panda_in_kernel_mode(cpu)
+        return self.libpanda.fast.panda_in_kernel_mode(cpu)
 
     def in_kernel_mode(self, cpu: Cpu) -> bool:
         """Same as :meth:`in_kernel`."""
-        return self.libpanda.panda_in_kernel_mode(cpu)
+        return self.libpanda.fast.panda_in_kernel_mode(cpu)
 
     def in_kernel_code_linux(self, cpu: Cpu) -> bool:
         """Whether the pc is in the part of the address space Linux keeps for itself."""

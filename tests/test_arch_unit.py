@@ -25,6 +25,11 @@ SEGMENTS = ("ES", "CS", "SS", "DS", "FS", "GS", "LDT", "TR", "GDT", "IDT")
 class FakeLib:
     """The register functions of the core, on a dictionary."""
 
+    @property
+    def fast(self) -> FakeLib:
+        """The functions that never block."""
+        return self
+
     def __init__(self, word: int) -> None:
         self.values: dict[str, bytes] = {name: bytes(sizeof(PandaSegment)) for name in SEGMENTS}
         wide = {"EFLAGS": 4, "EFER": 8, "FSBASE": word, "GSBASE": word, "XMM0": 16, "XMM7": 16}

@@ -43,7 +43,8 @@ def _sha256(path: Path) -> str:
 
 
 def _version(tarball: Path) -> str:
-    found = re.search(r"[_-](\d[\w.]*?)(?:\+ds|\.dfsg[^_]*)?(?:\.orig)?\.tar\.", tarball.name)
+    pattern = r"(?:[_-]|really)(\d[\d.]*\d)(?:\+ds[\d.]*|\+dfsg[\d.]*)?(?:\.orig)?\.tar\."
+    found = re.search(pattern, tarball.name)
     return found.group(1) if found else "unknown"
 
 

@@ -14,6 +14,7 @@
 #include "exec/memory.h"
 #include "exec/ram_addr.h"
 #include "exec/target_page.h"
+#include "exec/tlb-common.h"
 #include "hw/boards.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
@@ -71,6 +72,30 @@ static bool translate(CPUState *cs, uint64_t addr, AddressSpace **as,
     return true;
 }
 
+/*
+ * Where the host keeps a readable guest byte, as the running CPU's TLB has it;
+ * NULL if it does not. Spares a walk of the page tables in most callbacks.
+ */
+static void *look_up_tlb(CPUState *cs, uint64_t addr)
+{
+    CPUTLBDescFast *tlb;
+    CPUTLBEntry *entry;
+    uintptr_t index;
+
+    if (!panda_in_vcpu_thread()
+        || panda_vcpu.place == PANDA_PLACE_OUTSIDE) {
+        return NULL;
+    }
+    tlb = &cs->neg.tlb.f[cs->cc->mmu_index(cs, false)];
+    index = (addr >> TARGET_PAGE_BITS) & (tlb->mask >> CPU_TLB_ENTRY_BITS);
+    entry = &tlb->table[index];
+    /* Flags in the low bits (device, watchpoint) make it differ. */
+    if (entry->addr_idx[MMU_DATA_LOAD] != (addr & TARGET_PAGE_MASK)) {
+        return NULL;
+    }
+    return (void *)((uintptr_t)addr + entry->addend);
+}
+
 static int access_virtual(uint64_t addr, uint8_t *buf, uint64_t len,
                           bool write)
 {
@@ -82,14 +107,16 @@ static int access_virtual(uint64_t addr, uint8_t *buf, uint64_t len,
         MemTxAttrs attrs;
         AddressSpace *as;
         uint64_t paddr;
+        void *host = write ? NULL : look_up_tlb(cs, addr);
 
-        if (!translate(cs, addr, &as, &paddr, &attrs)) {
+        if (host) {
+            memcpy(buf, host, run);
+        } else if (!translate(cs, addr, &as, &paddr, &attrs)) {
             return panda_fail(PANDA_ERR_MEMORY,
                               "virtual address 0x%" PRIx64 " is not mapped",
                               addr);
-        }
-        if (access_physical(as, paddr, buf, run, write, attrs)
-            != PANDA_OK) {
+        } else if (access_physical(as, paddr, buf, run, write, attrs)
+                   != PANDA_OK) {
             return panda_fail(PANDA_ERR_MEMORY, "virtual address 0x%" PRIx64
                               " (physical 0x%" PRIx64 ") is not RAM",
                               addr, paddr);
@@ -119,6 +146,24 @@ int panda_virtual_memory_read(PandaCPU *cpu, target_ptr_t addr, uint8_t *buf,
     int status = panda_check_usable();
 
     return status == PANDA_OK ? access_virtual(addr, buf, len, false) : status;
+}
+
+int panda_virtual_memory_peek(target_ptr_t addr, uint8_t *buf, uint64_t len)
+{
+    while (len) {
+        uint64_t in_page = -(addr | TARGET_PAGE_MASK);
+        uint64_t run = MIN(len, in_page);
+        void *host = look_up_tlb(panda_vcpu.cs, addr);
+
+        if (!host) {
+            return PANDA_ERR_MEMORY;
+        }
+        memcpy(buf, host, run);
+        addr += run;
+        buf += run;
+        len -= run;
+    }
+    return PANDA_OK;
 }
 
 int panda_virtual_memory_write(PandaCPU *cpu, target_ptr_t addr,

@@ -97,6 +97,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_in_vcpu_thread": (c_bool, ()),
     "panda_in_main_thread": (c_bool, ()),
     "panda_virtual_memory_read": (c_int, (POINTER(PandaCPU), c_uint64, c_void_p, c_uint64)),
+    "panda_virtual_memory_peek": (c_int, (c_uint64, c_void_p, c_uint64)),
     "panda_virtual_memory_write": (c_int, (POINTER(PandaCPU), c_uint64, c_void_p, c_uint64)),
     "panda_physical_memory_read": (c_int, (c_uint64, c_void_p, c_uint64)),
     "panda_physical_memory_write": (c_int, (c_uint64, c_void_p, c_uint64)),
@@ -133,6 +134,12 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 NONBLOCKING: frozenset[str] = frozenset(
     {
         "panda_env_layout",
+        "panda_virtual_memory_peek",
+        "panda_current_pc",
+        "panda_current_sp",
+        "panda_current_asid",
+        "panda_in_kernel_mode",
+        "panda_register_read",
     }
 )
 
@@ -156,6 +163,70 @@ class NonblockingLibrary(Protocol):
         /,
     ) -> _Pointer[PandaLayoutEntry]:
         """The fields of the register state that bindings know; *count is their number.
+
+        Never blocks.
+        """
+
+    def panda_virtual_memory_peek(self, addr: int, buf: Address, len: int, /) -> int:
+        """Read what the running CPU's TLB leads to, in a callback on its thread.
+
+        PANDA_ERR_MEMORY, with no message, if it does not lead to all of it: then
+        panda_virtual_memory_read() may still succeed.
+
+        Never blocks.
+        """
+
+    def panda_current_pc(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Program counter; x86: linear address, cs base included.
+
+        Never blocks.
+        """
+
+    def panda_current_sp(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Stack pointer.
+
+        Never blocks.
+        """
+
+    def panda_current_asid(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Address space identifier; x86: CR3.
+
+        Never blocks.
+        """
+
+    def panda_in_kernel_mode(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> bool:
+        """Whether the CPU runs at its kernel's privilege level.
+
+        Never blocks.
+        """
+
+    def panda_register_read(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        id: int,
+        buf: Address,
+        size: int,
+        /,
+    ) -> int:
+        """Read a register, least significant byte first.
+
+        Descriptor-table registers give a PandaSegment.
 
         Never blocks.
         """
@@ -489,40 +560,12 @@ class Library(NonblockingLibrary, Protocol):
         panda_unregister_callbacks(). PANDA_ERR_UNSUPPORTED if panda_python_supports() says no.
         """
 
-    def panda_current_pc(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        /,
-    ) -> int:
-        """Program counter; x86: linear address, cs base included."""
-
-    def panda_current_sp(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        /,
-    ) -> int:
-        """Stack pointer."""
-
     def panda_current_ksp(
         self,
         cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
         /,
     ) -> int:
         """Kernel stack pointer, from kernel or user mode; 0 if unknown."""
-
-    def panda_current_asid(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        /,
-    ) -> int:
-        """Address space identifier; x86: CR3."""
-
-    def panda_in_kernel_mode(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        /,
-    ) -> bool:
-        """Whether the CPU runs at its kernel's privilege level."""
 
     def panda_set_pc(
         self,
@@ -548,19 +591,6 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_register_size(self, id: int, /) -> int:
         """Size of a register's value in bytes, at most 64; 0 if there is none."""
-
-    def panda_register_read(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        id: int,
-        buf: Address,
-        size: int,
-        /,
-    ) -> int:
-        """Read a register, least significant byte first.
-
-        Descriptor-table registers give a PandaSegment.
-        """
 
     def panda_register_write(
         self,

@@ -191,7 +191,7 @@ class PandaArch:
         """Return the program counter; in a callback, that of the event."""
         if cpu.in_callback:
             return cpu.panda_guest_pc
-        return self.panda.lib.panda_current_pc(cpu)
+        return self.panda.lib.fast.panda_current_pc(cpu)
 
     def set_pc(self, cpu: PandaCPU, val: int) -> None:
         """Continue at ``val``: in a callback, as soon as its event is over.
@@ -265,7 +265,7 @@ class PandaArch:
 
         def read(cpu: PandaCPU) -> int:
             buf = buffer_type()
-            self._check(self.panda.lib.panda_register_read(cpu, number, buf, size))
+            self._check(self.panda.lib.fast.panda_register_read(cpu, number, buf, size))
             return int.from_bytes(buf, "little")
 
         return read
@@ -299,7 +299,7 @@ class PandaArch:
     def _read_core(self, cpu: PandaCPU, name: str) -> Array[c_uint8]:
         number, size = self._core_register(name)
         buf = (c_uint8 * size)()
-        self._check(self.panda.lib.panda_register_read(cpu, number, buf, size))
+        self._check(self.panda.lib.fast.panda_register_read(cpu, number, buf, size))
         return buf
 
     def _write_core(self, cpu: PandaCPU, name: str, data: bytes) -> None:

@@ -21,19 +21,35 @@ typedef struct PandaSegment {
     uint32_t reserved;
 } PandaSegment;
 
-/** Program counter; x86: linear address, cs base included. */
+/**
+ * Program counter; x86: linear address, cs base included.
+ *
+ * Never blocks.
+ */
 target_ptr_t panda_current_pc(PandaCPU *cpu);
 
-/** Stack pointer. */
+/**
+ * Stack pointer.
+ *
+ * Never blocks.
+ */
 target_ptr_t panda_current_sp(PandaCPU *cpu);
 
 /** Kernel stack pointer, from kernel or user mode; 0 if unknown. */
 target_ptr_t panda_current_ksp(PandaCPU *cpu);
 
-/** Address space identifier; x86: CR3. */
+/**
+ * Address space identifier; x86: CR3.
+ *
+ * Never blocks.
+ */
 target_ptr_t panda_current_asid(PandaCPU *cpu);
 
-/** Whether the CPU runs at its kernel's privilege level. */
+/**
+ * Whether the CPU runs at its kernel's privilege level.
+ *
+ * Never blocks.
+ */
 bool panda_in_kernel_mode(PandaCPU *cpu);
 
 /**
@@ -62,6 +78,8 @@ uint32_t panda_register_size(int id);
  * Read a register, least significant byte first.
  *
  * Descriptor-table registers give a PandaSegment.
+ *
+ * Never blocks.
  */
 int panda_register_read(PandaCPU *cpu, int id, uint8_t *buf, uint32_t size);
 

@@ -1,0 +1,130 @@
+"""What the documents say is so: the status tables, the example, variables, links."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pandalite import unsupported
+from pandalite._bindings import loader
+from pandalite._bindings.callbacks import KINDS
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+DOCUMENTS += sorted((ROOT / "docs").glob("*.md"))
+
+
+def rows(first: str) -> list[tuple[str, str]]:
+    """The rows of the README's table whose head begins with a text."""
+    lines = iter(README.splitlines())
+    for line in lines:
+        if line.startswith(f"| {first}"):
+            break
+    else:
+        raise AssertionError(f"the README has no table {first!r}")
+    next(lines)
+    found = []
+    for line in lines:
+        if not line.startswith("|"):
+            break
+        what, state = (cell.strip() for cell in line.strip("|").split("|"))
+        found.append((what, state))
+    return found
+
+
+def example() -> str:
+    """The README's Python code; there is one piece."""
+    (code,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return str(code)
+
+
+@pytest.mark.parametrize("feature", unsupported.FEATURES)
+def test_missing_features_are_listed(feature: str) -> None:
+    assert (feature, "not yet") in rows("PyPANDA's `Panda`")
+
+
+@pytest.mark.parametrize("argument", unsupported.ARGUMENTS)
+def test_missing_arguments_are_listed(argument: str) -> None:
+    feature = unsupported.ARGUMENTS[argument]
+    assert (f"`Panda({argument}=)`", f"not yet: {feature}") in rows("PyPANDA's `Panda`")
+
+
+def test_nothing_else_is_called_missing() -> None:
+    missing = {what for what, state in rows("PyPANDA's `Panda`") if state.startswith("not yet")}
+    arguments = {f"`Panda({argument}=)`" for argument in unsupported.ARGUMENTS}
+    assert missing == {*unsupported.FEATURES, *arguments, "`procname=` of callbacks"}
+
+
+def test_working_methods_exist() -> None:
+    from pandalite import Panda, blocking
+
+    assert blocking
+    missing = {name for names in unsupported.FEATURES.values() for name in names}
+    for what, state in rows("PyPANDA's `Panda`"):
+        if not state.startswith("not yet"):
+            for name in re.findall(r"`(\w+)`", what):
+                assert hasattr(Panda, name) or name == "blocking"
+                assert name not in missing
+
+
+def test_callback_kinds() -> None:
+    core = loader.load("x86_64")
+    listed: dict[str, str] = {}
+    for names, state in rows("callback kinds"):
+        for name in re.findall(r"`(\w+)`", names):
+            assert name not in listed
+            listed[name] = state
+    assert set(listed) == set(KINDS)
+    for name, state in listed.items():
+        raised = core.panda_callback_kind_raised(KINDS[name].number)
+        assert raised == (state == "work" or state.startswith("can be registered")), name
+
+
+def test_example_runs() -> None:
+    code = example()
+    assert len(code.splitlines()) <= 15
+    done = subprocess.run(
+        [sys.executable, "-"],
+        input=code,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = re.fullmatch(r"Linux debian-x86_64 .* \((\d+) different blocks\)\n", done.stdout)
+    assert found, done.stdout
+    assert int(found[1]) > 1000
+
+
+def test_environment_variables() -> None:
+    files = [*(ROOT / "pandalite").rglob("*.py"), *(ROOT / "tools").rglob("*.py")]
+    read = {
+        name
+        for file in files
+        for name in re.findall(r'"(PANDALITE_[A-Z_]+|PANDA_LIB)"', file.read_text())
+    }
+    listed = {name.strip("`") for name, _ in rows("variable")}
+    assert listed == read
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+def test_links(document: Path) -> None:
+    text = document.read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
+def test_named_files_exist(document: Path) -> None:
+    # Paths in code style that begin with a directory of the checkout.
+    places = r"`((?:csrc|pandalite|tools|tests|examples|docs|bench)/[\w./-]+)`"
+    for name in re.findall(places, document.read_text()):
+        made = name.startswith("pandalite/_lib")
+        assert made or (ROOT / name).exists(), f"{document.name} names {name}"
