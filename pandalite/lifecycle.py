@@ -34,9 +34,13 @@ from .utils import blocking, warn
 #: Seconds a callback gets to return when the run ends; then it is interrupted.
 CALLBACK_PATIENCE = 5.0
 #: The same after Ctrl-C or an exception that ends the run.
-CALLBACK_PATIENCE_INTERRUPTED = 0.3
+CALLBACK_PATIENCE_INTERRUPTED = 0.2
+#: Seconds an interrupted callback gets to return.
+CALLBACK_PATIENCE_LAST = 0.2
 #: Seconds a queued function gets to return when the run ends.
 QUEUE_PATIENCE = 1.0
+#: The same after Ctrl-C or an exception: all three together stay below a second.
+QUEUE_PATIENCE_INTERRUPTED = 0.3
 
 _ENTRY = ctypes.CFUNCTYPE(None)
 
@@ -267,10 +271,11 @@ class Lifecycle(Callbacks):
             self._pause()
         if self.serial_console is not None:
             self.serial_console.abort(sticky=True)
-        if not self.athread.stop(timeout=QUEUE_PATIENCE):
+        patience = QUEUE_PATIENCE_INTERRUPTED if self._interrupted else QUEUE_PATIENCE
+        if not self.athread.stop(timeout=patience):
             warn(
                 f"the queued function {self.athread.last_called!r} did not return within "
-                f"{QUEUE_PATIENCE:g} s of the end of the run; it was abandoned"
+                f"{patience:g} s of the end of the run; it was abandoned"
             )
         self.running.clear()
         self.started.clear()
@@ -288,7 +293,7 @@ class Lifecycle(Callbacks):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(
                 ctypes.c_ulong(self._vcpu_ident), ctypes.py_object(_CallbackInterrupted)
             )
-        if self.libpanda.panda_pause(300) < 0:
+        if self.libpanda.panda_pause(int(CALLBACK_PATIENCE_LAST * 1000)) < 0:
             warn(
                 "a callback is stuck in a call that cannot be interrupted (a sleep, a read); "
                 "the machine stays as it is until it returns"

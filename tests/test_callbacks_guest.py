@@ -187,7 +187,8 @@ def test_invalidate(arch):
     result = run_case(case_invalidate, arch)
     assert result["output"].splitlines()[-1] == "42"
     assert result["thrice"] > 100
-    assert result["again"] == result["thrice"]
+    # The last one may have been invalidated when the callbacks were disabled.
+    assert 0 <= result["thrice"] - result["again"] <= 3
 
 
 def case_memory(arch):

@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import build_guest
 from debian import Archive
-from guest import cpio, kernel
-from guest.modules import Module, index_files
+from guestkit import cpio, kernel
+from guestkit.modules import Module, index_files
 from project import BuildError, cache_dir
 
 ARCHES = build_guest.architectures()

@@ -30,15 +30,15 @@ from pathlib import Path
 from typing import Any
 
 from debian import Archive, ArchiveError
-from guest import cpio, kernel
-from guest.deb import Package, PackageError
-from guest.elf import Elf, ElfError
-from guest.modules import Kernel, ModuleError, index_files, normal
+from guestkit import cpio, kernel
+from guestkit.deb import Package, PackageError
+from guestkit.elf import Elf, ElfError
+from guestkit.modules import Kernel, ModuleError, index_files, normal
 from project import LIB, ROOT, BuildError, cache_dir, digest, load_toml, locked
 
 RECIPES = ROOT / "tools" / "guest_recipes.toml"
 CATALOGUE = ROOT / "pandalite" / "qcows" / "catalogue.json"
-ROOTFS = ROOT / "tools" / "guest" / "rootfs"
+ROOTFS = ROOT / "tools" / "guestkit" / "rootfs"
 FORMAT = 1  # of manifest.json
 
 
@@ -58,7 +58,7 @@ def recipe_of(arch: str) -> dict[str, Any]:
 
 def recipe_key(recipe: dict[str, Any]) -> str:
     """A name for all that decides the guest besides the packages' versions."""
-    code = [Path(__file__), *sorted((ROOT / "tools" / "guest").glob("*.py"))]
+    code = [Path(__file__), *sorted((ROOT / "tools" / "guestkit").glob("*.py"))]
     files = [p for p in sorted(ROOTFS.rglob("*")) if p.is_file()]
     names = "\n".join(str(p.relative_to(ROOTFS)) for p in files)
     # Another zlib may compress to other bytes.

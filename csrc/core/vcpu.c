@@ -165,9 +165,15 @@ void panda_exit_cpu_loop(void)
     }
 }
 
+static void flush(CPUState *cs, run_on_cpu_data data)
+{
+    tb_flush(cs);
+}
+
 void panda_do_flush_tb(void)
 {
     if (panda_vcpu.cs) {
-        tb_flush(panda_vcpu.cs);
+        /* Never under a running block: tb_flush() would do it at once. */
+        async_safe_run_on_cpu(panda_vcpu.cs, flush, RUN_ON_CPU_NULL);
     }
 }

@@ -12,8 +12,8 @@ import re
 import zlib
 from dataclasses import dataclass, field
 
-from guest.deb import Package
-from guest.elf import Elf
+from guestkit.deb import Package
+from guestkit.elf import Elf
 
 _SUFFIX = re.compile(r"\.ko(\.xz|\.gz)?$")
 

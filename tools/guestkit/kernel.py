@@ -7,7 +7,7 @@ import re
 import struct
 import zlib
 
-from guest.elf import Elf, ElfError
+from guestkit.elf import Elf, ElfError
 
 _LZ4_LEGACY = b"\x02\x21\x4c\x18"
 
