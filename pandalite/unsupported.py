@@ -113,6 +113,16 @@ ARGUMENTS: dict[str, str] = {
     "plugin_path": "C plugins",
 }
 
+#: Attributes of PyPANDA's Panda that are not there: name -> why, and what instead.
+ATTRIBUTES: dict[str, str] = {
+    "ffi": "cffi is not used: structures are ctypes objects, read as attributes",
+    "C": "cffi is not used: libc is ctypes.CDLL(None)",
+    "plugins": "C plugins are not there yet",
+    "pyplugins": "PyPlugins are not there yet",
+    "cosi": "operating system introspection is not there yet",
+    "qlog": "control of QEMU's log is not there yet: use extra_args=['-d', ...]",
+}
+
 
 def _make(name: str, feature: str) -> Callable[..., NoReturn]:
     def method(self: object, *args: Any, **kwargs: Any) -> NoReturn:
@@ -130,3 +140,15 @@ class Unsupported:
 for _feature, _names in FEATURES.items():
     for _name in _names:
         setattr(Unsupported, _name, _make(_name, _feature))
+
+
+def _make_property(name: str, reason: str) -> property:
+    def getter(self: object) -> NoReturn:
+        raise UnsupportedFeatureError(f"Panda.{name}: {reason}")
+
+    getter.__doc__ = f"Not available: {reason}."
+    return property(getter)
+
+
+for _name, _reason in ATTRIBUTES.items():
+    setattr(Unsupported, _name, _make_property(_name, _reason))

@@ -136,12 +136,20 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
 
 /* ---- snapshots ---- */
 
+void panda_raise_after_loadvm(void)
+{
+    PandaCallback *c;
+
+    RCU_READ_LOCK_GUARD();
+    PANDA_FOR_EACH(c, PANDA_CB_AFTER_LOADVM) {
+        PANDA_CALL(c, after_loadvm, &panda_vcpu.pub);
+    }
+}
+
 void __real_cpu_synchronize_all_post_init(void);
 void __wrap_cpu_synchronize_all_post_init(void);
 void __wrap_cpu_synchronize_all_post_init(void)
 {
-    PandaCallback *c;
-
     __real_cpu_synchronize_all_post_init();
     /* Machine creation calls it too, before there is a CPU for callbacks. */
     if (!first_cpu || !phase_check(PHASE_MACHINE_READY)) {
@@ -149,8 +157,5 @@ void __wrap_cpu_synchronize_all_post_init(void)
     }
     panda_vcpu_setup(first_cpu);
     panda_block_left();
-    RCU_READ_LOCK_GUARD();
-    PANDA_FOR_EACH(c, PANDA_CB_AFTER_LOADVM) {
-        PANDA_CALL(c, after_loadvm, &panda_vcpu.pub);
-    }
+    panda_machine_loaded();
 }

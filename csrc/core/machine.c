@@ -25,6 +25,8 @@ static bool start_on_run;
 static bool in_run;
 /* after_machine_init was raised: at the start of the first run. */
 static bool announced;
+/* -loadvm was given: after_loadvm follows after_machine_init. */
+static bool loaded_early;
 static pthread_t main_thread;
 
 /* Why the main loop is to be left; -1: it is not. */
@@ -298,14 +300,27 @@ static int reason_of_shutdown(void)
     }
 }
 
+void panda_machine_loaded(void)
+{
+    if (announced) {
+        panda_raise_after_loadvm();
+    } else {
+        loaded_early = true;
+    }
+}
+
 /* The machine exists, no guest code has run. */
 static void announce_machine(void)
 {
     PandaCallback *c;
 
-    RCU_READ_LOCK_GUARD();
-    PANDA_FOR_EACH(c, PANDA_CB_AFTER_MACHINE_INIT) {
-        PANDA_CALL(c, after_machine_init, &panda_vcpu.pub);
+    WITH_RCU_READ_LOCK_GUARD() {
+        PANDA_FOR_EACH(c, PANDA_CB_AFTER_MACHINE_INIT) {
+            PANDA_CALL(c, after_machine_init, &panda_vcpu.pub);
+        }
+    }
+    if (loaded_early) {
+        panda_raise_after_loadvm();
     }
 }
 

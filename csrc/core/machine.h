@@ -16,6 +16,10 @@ void panda_main_queue_serve(void);
 /* While closed, calls are refused and those that wait are sent away. */
 void panda_main_queue_open(bool open);
 
+/* A snapshot was loaded: raise after_loadvm, now or when the run begins. */
+void panda_machine_loaded(void);
+void panda_raise_after_loadvm(void);
+
 /* The CPU exists (vcpu.c). */
 void panda_vcpu_setup(CPUState *cs);
 
