@@ -5,6 +5,7 @@
  */
 #include "core/internal.h"
 #include "core/machine.h"
+#include "block/block-global-state.h"
 #include "qemu/main-loop.h"
 #include "qemu/notify.h"
 #include "hw/boards.h"
@@ -15,6 +16,9 @@
 #include <setjmp.h>
 #include <sys/prctl.h>
 
+/* How long panda_finish() waits for a callback that is under way. */
+#define FINISH_PATIENCE_US (500 * 1000)
+
 static bool created;
 static bool finished;
 static bool dead;
@@ -23,6 +27,8 @@ static bool powered_off;
 /* The guest was running when it was paused, or has not been started yet. */
 static bool start_on_run;
 static bool in_run;
+/* The run was left for a signal only; the next panda_run() goes on with it. */
+static bool run_goes_on;
 /* after_machine_init was raised: at the start of the first run. */
 static bool announced;
 /* -loadvm was given: after_loadvm follows after_machine_init. */
@@ -345,6 +351,7 @@ static void do_run(void *opaque)
         start_on_run = true;
     }
     if (start_on_run) {
+        start_on_run = false;
         vm_start();
     }
     if (!sigsetjmp(loop_exit, 0)) {
@@ -375,12 +382,21 @@ int panda_run(void)
     if (in_run) {
         return panda_fail(PANDA_ERR_STATE, "the machine is running already");
     }
-    qatomic_set(&stop_reason, -1);
-    panda_set_callback_gate(false);
-    panda_main_queue_open(true);
+    if (!run_goes_on) {
+        qatomic_set(&stop_reason, -1);
+        panda_set_callback_gate(false);
+        panda_main_queue_open(true);
+    }
+    run_goes_on = false;
     qatomic_set(&in_run, true);
     ok = panda_guarded(do_run, &result);
     qatomic_set(&in_run, false);
+    /* A stop that is asked for from here on is seen by the next panda_run(). */
+    if (result == PANDA_RUN_SIGNAL
+        && qatomic_cmpxchg(&stop_reason, PANDA_RUN_SIGNAL, -1)
+           == PANDA_RUN_SIGNAL) {
+        run_goes_on = true;
+    }
     if (!ok || panda_dead()) {
         panda_set_callback_gate(true);
         panda_main_queue_open(false);
@@ -405,6 +421,7 @@ int panda_pause(uint32_t timeout_ms)
         return panda_fail(PANDA_ERR_STATE, "panda_pause() is for the main "
                           "thread, after panda_run() has returned");
     }
+    run_goes_on = false;
     panda_set_callback_gate(true);
     panda_main_queue_open(false);
     while (qatomic_read(&panda_vcpu.pub.in_callback)) {
@@ -415,8 +432,8 @@ int panda_pause(uint32_t timeout_ms)
         g_usleep(500);
     }
     bql_lock();
-    start_on_run = runstate_is_running();
-    if (start_on_run) {
+    if (runstate_is_running()) {
+        start_on_run = true;
         vm_stop(RUN_STATE_PAUSED);
     }
     bql_unlock();
@@ -431,19 +448,38 @@ static void do_finish(void *opaque)
     panda_run_atexit();
 }
 
+/* A callback keeps the CPU thread: nothing can be torn down under it. */
+static void do_flush(void *opaque)
+{
+    bql_lock();
+    bdrv_flush_all();
+    bql_unlock();
+}
+
 int panda_finish(void)
 {
+    int64_t deadline = g_get_monotonic_time() + FINISH_PATIENCE_US;
     bool was_dead = panda_dead();
 
     if (!created || finished) {
         return PANDA_OK;
     }
-    if (!panda_in_main_thread() || in_run) {
-        return panda_fail(PANDA_ERR_STATE, "panda_finish() is for the main "
-                          "thread, after panda_run() has returned");
+    if (qatomic_read(&in_run) || panda_in_vcpu_thread()) {
+        return panda_fail(PANDA_ERR_STATE, "panda_finish() is for after "
+                          "panda_run() has returned");
     }
     panda_set_callback_gate(true);
     finished = true;
+    while (qatomic_read(&panda_vcpu.pub.in_callback)) {
+        if (g_get_monotonic_time() > deadline) {
+            if (!was_dead) {
+                panda_guarded(do_flush, NULL);
+            }
+            return panda_fail(PANDA_ERR_TIMEOUT, "a callback has not "
+                              "returned: the CPU thread cannot be ended");
+        }
+        g_usleep(500);
+    }
     if (!was_dead) {
         panda_guarded(do_finish, NULL);
     }
@@ -455,6 +491,15 @@ int panda_finish(void)
 }
 
 /* ---- while running ---- */
+
+static void do_reset(void *opaque)
+{
+    if (runstate_is_running()) {
+        vm_stop(RUN_STATE_PAUSED);
+    }
+    qemu_system_reset(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+    vm_start();
+}
 
 static void do_cont(void *opaque)
 {
@@ -495,9 +540,7 @@ int panda_reset(void)
 {
     int status = panda_check_usable();
 
-    if (status == PANDA_OK) {
-        powered_off = false;
-        qemu_system_reset_request(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
-    }
-    return status;
+    /* A guest that is off is booted by the next run anyway. */
+    return status == PANDA_OK && !powered_off
+        ? panda_call_in_main_loop(do_reset, NULL) : status;
 }
