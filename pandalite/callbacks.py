@@ -98,6 +98,10 @@ def _as_int(value: object) -> int:
         return 0
 
 
+class _CallbackInterrupted(BaseException):
+    """Raised inside a callback that does not return while the run ends."""
+
+
 class CallbackFunction:
     """A Python function made ready for a callback kind (``panda.callback.X(fn)``)."""
 
@@ -183,6 +187,7 @@ class Callbacks(PandaCore):
     registered_callbacks: dict[str, dict[str, Any]]
     plugin_register_count: int
     lambda_cnt: int
+    _core_knows_python: bool
     disabled_tb_chaining: bool
     _memcb: bool
 
@@ -200,6 +205,7 @@ class Callbacks(PandaCore):
         # Kept: the core holds its address.
         self._python_failed = self._callback_failed
         api = _python_api(self._python_failed if self.catch_exceptions else None)
+        self._core_knows_python = api is not None
         if api is not None:
             self.libpanda.panda_python_set_api(api)
 
@@ -393,6 +399,8 @@ class Callbacks(PandaCore):
 
     def _callback_failed(self, error: BaseException) -> int:
         """A callback raised: no other runs any more, the run ends."""
+        if isinstance(error, _CallbackInterrupted):
+            return 0
         self.libpanda.panda_set_callback_gate(True)
         self._fail_run(error)
         return 0
@@ -414,11 +422,12 @@ def _python_api(failed: Callable[[BaseException], int] | None) -> PandaPythonApi
     api = PandaPythonApi()
     try:
         for name, *_ in PandaPythonApi._fields_:
-            if name != "failed":
+            if name not in ("failed", "none"):
                 function = getattr(ctypes.pythonapi, name)
                 setattr(api, name, ctypes.cast(function, ctypes.c_void_p))
     except AttributeError:
         return None
+    api.none = id(None)
     api.failed = None if failed is None else id(failed)
     return api
 

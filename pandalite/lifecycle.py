@@ -7,6 +7,7 @@ import ctypes
 import os
 import socket
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ._bindings.enums import PandaMachineState, PandaRunResult
 from ._bindings.functions import FN_panda_call_in_main_loop_fn
 from ._core import _ForkedLibrary
 from .asyncthread import AsyncThread
-from .callbacks import Callbacks
+from .callbacks import Callbacks, _CallbackInterrupted
 from .errors import (
     GuestCoreError,
     GuestPanic,
@@ -28,7 +29,7 @@ from .errors import (
     StateError,
     UnknownSnapshotError,
 )
-from .signals import SignalWakeup
+from .signals import DeferredInterrupt, SignalWakeup
 from .utils import blocking, warn
 
 #: Seconds a callback gets to return when the run ends; then it is interrupted.
@@ -43,10 +44,6 @@ QUEUE_PATIENCE = 1.0
 QUEUE_PATIENCE_INTERRUPTED = 0.3
 
 _ENTRY = ctypes.CFUNCTYPE(None)
-
-
-class _CallbackInterrupted(BaseException):
-    """Raised inside a callback that does not return while the run ends."""
 
 
 class Lifecycle(Callbacks):
@@ -132,11 +129,18 @@ class Lifecycle(Callbacks):
 
         return str(cache.private_copy(Path(self.qcow)))
 
+    def _disk_words(self, disk: str | None) -> list[str]:
+        if disk is None or not self._disk_is_shared:
+            return [disk] if disk else []
+        # A copy that goes with the process need not reach the disk.
+        file = disk.replace(",", ",,")
+        return ["-drive", f"file={file},format=qcow2,index=0,media=disk,cache=unsafe"]
+
     def _arguments(self, serial_fd: int | None, disk: str | None) -> list[str]:
         return arguments.machine_arguments(
             library=str(self.libpanda.path),
             firmware=self._firmware,
-            disk=[disk] if disk else [],
+            disk=self._disk_words(disk),
             extra=self._extra_words,
             mem=self.mem,
             serial_fd=serial_fd,
@@ -198,7 +202,11 @@ class Lifecycle(Callbacks):
                 if self.exit_exception is None:
                     self.exit_exception = error
             finally:
-                self._end_run()
+                with DeferredInterrupt() as interrupt:
+                    self._end_run()
+                    if isinstance(self.exit_exception, KeyboardInterrupt):
+                        # Ctrl-C twice is Ctrl-C.
+                        interrupt.noted = False
             if self.exit_exception is not None:
                 reason, self.exit_exception = self.exit_exception, None
                 raise reason
@@ -266,9 +274,10 @@ class Lifecycle(Callbacks):
         self.athread.ending = True
         if self.exit_exception is not None:
             self._interrupted = True
+        at_rest = True
         if self._created and not self._dead:
             self.libpanda.panda_watch_wakeup_fd(-1)
-            self._pause()
+            at_rest = self._pause()
         if self.serial_console is not None:
             self.serial_console.abort(sticky=True)
         patience = QUEUE_PATIENCE_INTERRUPTED if self._interrupted else QUEUE_PATIENCE
@@ -280,36 +289,47 @@ class Lifecycle(Callbacks):
         self.running.clear()
         self.started.clear()
         self.delete_callbacks()
-        self._retired_callbacks.clear()
+        if at_rest:
+            # None of their functions can be running any more.
+            self._retired_callbacks.clear()
         if self._dead:
             self._finish()
 
-    def _pause(self) -> None:
-        """Stop the guest; a callback that does not return is interrupted."""
+    def _pause(self) -> bool:
+        """Stop the guest; a callback that does not return is interrupted.
+
+        Returns:
+            False if a callback is stuck all the same.
+        """
         patience = CALLBACK_PATIENCE_INTERRUPTED if self._interrupted else CALLBACK_PATIENCE
         if self.libpanda.panda_pause(int(patience * 1000)) == 0:
-            return
-        if self._vcpu_ident is not None:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(
-                ctypes.c_ulong(self._vcpu_ident), ctypes.py_object(_CallbackInterrupted)
-            )
-        if self.libpanda.panda_pause(int(CALLBACK_PATIENCE_LAST * 1000)) < 0:
-            warn(
-                "a callback is stuck in a call that cannot be interrupted (a sleep, a read); "
-                "the machine stays as it is until it returns"
-            )
+            return True
+        interrupt = ctypes.pythonapi.PyThreadState_SetAsyncExc
+        ident = ctypes.c_ulong(self._vcpu_ident or 0)
+        interrupt(ident, ctypes.py_object(_CallbackInterrupted))
+        if self.libpanda.panda_pause(int(CALLBACK_PATIENCE_LAST * 1000)) == 0:
+            # It may have returned before the exception reached it.
+            interrupt(ident, None)
+            return True
+        warn(
+            "a callback is stuck in a call that cannot be interrupted (a sleep, a read); "
+            "the machine stays as it is until it returns"
+        )
+        return False
 
     def _fail_run(self, error: BaseException) -> None:
-        if isinstance(error, _CallbackInterrupted):
-            return
         if self.exit_exception is None:
             self.exit_exception = error
         self._interrupted = True
         self._stop()
 
     def _queued_function_failed(self, error: BaseException) -> None:
-        if not self.ending:
+        if self.ending:
+            return
+        if self.catch_exceptions:
             self._fail_run(error)
+        else:
+            traceback.print_exception(type(error), error, error.__traceback__)
 
     def _guest_panicked(self, line: str) -> None:
         self._fail_run(GuestPanic(f"the guest's kernel panicked: {line}"))
@@ -403,7 +423,7 @@ class Lifecycle(Callbacks):
             try:
                 fn(*args)
             except BaseException as error:
-                self._fail_run(error)
+                self._queued_function_failed(error)
 
         function = FN_panda_call_in_main_loop_fn(call)
         # Kept until it has been called.

@@ -36,10 +36,16 @@ class Memory(PandaCore):
     """The part of Panda that accesses guest memory."""
 
     _address_mask: int
-    _peek: Callable[[int, bytes, int], int]
+    _core_knows_python: bool
+    _peek: Callable[[int, int], bytes | None]
 
     def _init_memory(self) -> None:
-        self._peek = self.libpanda.fast.panda_virtual_memory_peek
+        if self._core_knows_python:
+            make: Any = self.libpanda.panda_python_make_peek
+            address = ctypes.cast(make, ctypes.c_void_p).value or 0
+            self._peek = ctypes.PYFUNCTYPE(ctypes.py_object)(address)()
+        else:
+            self._peek = lambda at, length: None
 
     def virtual_memory_read(self, cpu: Cpu, addr: int, length: int, fmt: str = "bytearray") -> Any:
         """Read guest memory at a virtual address of the current address space.
@@ -56,18 +62,19 @@ class Memory(PandaCore):
             GuestMemoryError: not mapped, or not RAM (a ValueError).
             ValueError: a bad address, length or format.
         """
+        status = 0
         try:
-            data = bytes(length) if length > 1 else _new_bytes(length)
             at = addr & self._address_mask
-            # Quick and without letting go of Python's lock, if the TLB has it.
-            status = self._peek(at, data, length)
-            if status:
+            # Quick, if the TLB leads there: no buffer, Python's lock is kept.
+            data = self._peek(at, length)
+            if data is None:
+                data = _new_bytes(length)
                 status = self.libpanda.panda_virtual_memory_read(cpu, at, data, length)
         except _BAD_ARGUMENTS as error:
             raise self._bad_access(addr, length) from error
         if status:
             raise self._read_error(addr, status)
-        if length < 2:
+        if len(data) != length:
             data = data[:length]
         return data if fmt == "bytearray" else self._convert(data, fmt)
 

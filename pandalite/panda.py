@@ -204,9 +204,7 @@ def _release_process(panda: Panda) -> None:
         _instance = None
 
 
-def _catalogue_image(
-    generic: str, libpanda_path: str | PathLike[str] | None
-) -> tuple[Image, str]:
+def _catalogue_image(generic: str, libpanda_path: str | PathLike[str] | None) -> tuple[Image, str]:
     """Look a guest up and have its files ready."""
     from .qcows import Qcows
 

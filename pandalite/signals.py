@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 from types import TracebackType
+from typing import Any
 
 
 class SignalWakeup:
@@ -66,3 +67,39 @@ class SignalWakeup:
         self._reader.close()
         self._writer.close()
         self._reader = self._writer = None
+
+
+class DeferredInterrupt:
+    """Keeps Ctrl-C from cutting a piece of clean-up in two; a context manager.
+
+    An interrupt that comes meanwhile is delivered at the end, unless the caller
+    takes it (an exception ends the run anyway).
+    """
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._handler: Any = None
+
+    def __enter__(self) -> DeferredInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            handler = signal.getsignal(signal.SIGINT)
+            if callable(handler):
+                self._handler = handler
+                signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def _note(self, *_: object) -> None:
+        self.noted = True
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._handler is None:
+            return
+        signal.signal(signal.SIGINT, self._handler)
+        if self.noted:
+            self.noted = False
+            self._handler(signal.SIGINT, None)

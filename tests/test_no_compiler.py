@@ -56,7 +56,8 @@ def standard(name):
     known = getattr(sys, "stdlib_module_names", None)
     if known is not None:
         return name in known
-    if name in sys.builtin_module_names:
+    # The last are of other systems: os asks for one of them.
+    if name in sys.builtin_module_names or name in {"nt", "winreg", "_winapi", "msvcrt"}:
         return True
     library = os.path.dirname(os.__file__)
     places = [library, os.path.join(library, "lib-dynload")]

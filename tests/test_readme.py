@@ -54,6 +54,12 @@ def test_missing_arguments_are_listed(argument: str) -> None:
     assert (f"`Panda({argument}=)`", f"not yet: {feature}") in rows("PyPANDA's `Panda`")
 
 
+@pytest.mark.parametrize("attribute", unsupported.ATTRIBUTES)
+def test_missing_attributes_are_listed(attribute: str) -> None:
+    listed = [w for w, state in rows("PyPANDA's `Panda`") if state.startswith("not there")]
+    assert f"`{attribute}`" in " ".join(listed)
+
+
 def test_nothing_else_is_called_missing() -> None:
     missing = {what for what, state in rows("PyPANDA's `Panda`") if state.startswith("not yet")}
     arguments = {f"`Panda({argument}=)`" for argument in unsupported.ARGUMENTS}
@@ -66,7 +72,7 @@ def test_working_methods_exist() -> None:
     assert blocking
     missing = {name for names in unsupported.FEATURES.values() for name in names}
     for what, state in rows("PyPANDA's `Panda`"):
-        if not state.startswith("not yet"):
+        if not state.startswith(("not yet", "not there")):
             for name in re.findall(r"`(\w+)`", what):
                 assert hasattr(Panda, name) or name == "blocking"
                 assert name not in missing
@@ -111,6 +117,32 @@ def test_environment_variables() -> None:
     }
     listed = {name.strip("`") for name, _ in rows("variable")}
     assert listed == read
+
+
+def test_exceptions_and_times() -> None:
+    from pandalite import errors, lifecycle, serial
+    from pandalite.qcows import tiny
+
+    text = (ROOT / "docs" / "errors.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert sorted([*listed, "PandaError"]) == sorted(errors.__all__)
+    for name in listed:
+        (row,) = re.findall(rf"^\| `{name}` \| (.*?) \|", text, re.MULTILINE)
+        bases = [base.__name__ for base in getattr(errors, name).__bases__]
+        assert re.findall(r"`(\w+)`", row) == [base for base in bases if base != "PandaError"]
+    first, first_after = lifecycle.CALLBACK_PATIENCE, lifecycle.CALLBACK_PATIENCE_INTERRUPTED
+    last = lifecycle.CALLBACK_PATIENCE_LAST
+    queue, queue_after = lifecycle.QUEUE_PATIENCE, lifecycle.QUEUE_PATIENCE_INTERRUPTED
+    for said in (
+        f"| {first:g} s; {first_after:g} s after Ctrl-C or an exception |",
+        f"| the same callback, after that | {last:g} s |",
+        f"| {queue:g} s; {queue_after:g} s after Ctrl-C or an exception. After half",
+        f"at most\n{first_after:g} + {last:g} + {queue_after:g} s after Ctrl-C",
+        f"by at most {first:g} + {last:g} + {queue:g} s after",
+        f"`finish_serial_cmd()` | {serial.DEFAULT_TIMEOUT:g} s |",
+        f"on first use | {tiny.BOOT_TIMEOUT:g} s |",
+    ):
+        assert said in text, said
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)

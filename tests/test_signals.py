@@ -281,7 +281,11 @@ def process_state():
     signal.set_wakeup_fd(wakeup)
     state = {
         **handlers,
-        "python": {s.name: str(signal.getsignal(s)) for s in signal.valid_signals() if s != 0 and isinstance(s, signal.Signals)},
+        "python": {
+            s.name: str(signal.getsignal(s))
+            for s in signal.valid_signals()
+            if s != 0 and isinstance(s, signal.Signals)
+        },
         "wakeup": wakeup,
         "mask": sorted(int(s) for s in signal.pthread_sigmask(signal.SIG_BLOCK, [])),
         "nofile": resource.getrlimit(resource.RLIMIT_NOFILE),

@@ -212,6 +212,13 @@ static inline uint64_t panda_exact_pc(CPUState *cs, uint64_t translated_pc)
     return translated_pc;
 }
 
+/*
+ * Where the host keeps a readable guest byte, as the running CPU's TLB has it;
+ * NULL if it does not. Spares a walk of the page tables in most callbacks
+ * (memory.c).
+ */
+void *panda_look_up_tlb(CPUState *cs, uint64_t addr);
+
 /* ---- block variants (variants.c) ---- */
 
 /* Free bits of cflags (checked by a static assertion in variants.c). */

@@ -72,11 +72,7 @@ static bool translate(CPUState *cs, uint64_t addr, AddressSpace **as,
     return true;
 }
 
-/*
- * Where the host keeps a readable guest byte, as the running CPU's TLB has it;
- * NULL if it does not. Spares a walk of the page tables in most callbacks.
- */
-static void *look_up_tlb(CPUState *cs, uint64_t addr)
+void *panda_look_up_tlb(CPUState *cs, uint64_t addr)
 {
     CPUTLBDescFast *tlb;
     CPUTLBEntry *entry;
@@ -107,7 +103,7 @@ static int access_virtual(uint64_t addr, uint8_t *buf, uint64_t len,
         MemTxAttrs attrs;
         AddressSpace *as;
         uint64_t paddr;
-        void *host = write ? NULL : look_up_tlb(cs, addr);
+        void *host = write ? NULL : panda_look_up_tlb(cs, addr);
 
         if (host) {
             memcpy(buf, host, run);
@@ -146,24 +142,6 @@ int panda_virtual_memory_read(PandaCPU *cpu, target_ptr_t addr, uint8_t *buf,
     int status = panda_check_usable();
 
     return status == PANDA_OK ? access_virtual(addr, buf, len, false) : status;
-}
-
-int panda_virtual_memory_peek(target_ptr_t addr, uint8_t *buf, uint64_t len)
-{
-    while (len) {
-        uint64_t in_page = -(addr | TARGET_PAGE_MASK);
-        uint64_t run = MIN(len, in_page);
-        void *host = look_up_tlb(panda_vcpu.cs, addr);
-
-        if (!host) {
-            return PANDA_ERR_MEMORY;
-        }
-        memcpy(buf, host, run);
-        addr += run;
-        buf += run;
-        len -= run;
-    }
-    return PANDA_OK;
 }
 
 int panda_virtual_memory_write(PandaCPU *cpu, target_ptr_t addr,

@@ -97,7 +97,6 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_in_vcpu_thread": (c_bool, ()),
     "panda_in_main_thread": (c_bool, ()),
     "panda_virtual_memory_read": (c_int, (POINTER(PandaCPU), c_uint64, c_void_p, c_uint64)),
-    "panda_virtual_memory_peek": (c_int, (c_uint64, c_void_p, c_uint64)),
     "panda_virtual_memory_write": (c_int, (POINTER(PandaCPU), c_uint64, c_void_p, c_uint64)),
     "panda_physical_memory_read": (c_int, (c_uint64, c_void_p, c_uint64)),
     "panda_physical_memory_write": (c_int, (c_uint64, c_void_p, c_uint64)),
@@ -117,6 +116,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_python_attach_vcpu": (None, (c_void_p,)),
     "panda_python_supports": (c_bool, (c_uint,)),
     "panda_register_python_callback": (c_int, (c_void_p, c_uint, POINTER(PandaPythonCallback))),
+    "panda_python_make_peek": (c_void_p, ()),
     "panda_current_pc": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_sp": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_ksp": (c_uint64, (POINTER(PandaCPU),)),
@@ -134,7 +134,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 NONBLOCKING: frozenset[str] = frozenset(
     {
         "panda_env_layout",
-        "panda_virtual_memory_peek",
+        "panda_python_make_peek",
         "panda_current_pc",
         "panda_current_sp",
         "panda_current_asid",
@@ -167,11 +167,12 @@ class NonblockingLibrary(Protocol):
         Never blocks.
         """
 
-    def panda_virtual_memory_peek(self, addr: int, buf: Address, len: int, /) -> int:
-        """Read what the running CPU's TLB leads to, in a callback on its thread.
+    def panda_python_make_peek(self) -> int | None:
+        """Make a Python function peek(address, length); a new reference.
 
-        PANDA_ERR_MEMORY, with no message, if it does not lead to all of it: then
-        panda_virtual_memory_read() may still succeed.
+        It reads guest memory that the running CPU's TLB leads to and returns a bytes object; None
+        if the TLB does not lead to all of it or the arguments are wrong, in which case
+        panda_virtual_memory_read() tells more. To be called on the CPU thread, in a callback.
 
         Never blocks.
         """
@@ -551,7 +552,11 @@ class Library(NonblockingLibrary, Protocol):
         self,
         plugin: Address,
         type: int,
-        callback: PandaPythonCallback | Array[PandaPythonCallback] | _Pointer[PandaPythonCallback] | _CArgObject | None,
+        callback: PandaPythonCallback
+        | Array[PandaPythonCallback]
+        | _Pointer[PandaPythonCallback]
+        | _CArgObject
+        | None,
         /,
     ) -> int:
         """Append a Python function to the list of a kind, enabled.

@@ -96,6 +96,7 @@ class PandaPythonApi(Structure):
     """Addresses of CPython's functions of the same names; all are needed.
 
     Fields:
+        none: The object None.
         failed: A callable that is given the exception a callback raised, or NULL.
     """
 
@@ -108,6 +109,13 @@ class PandaPythonApi(Structure):
     PyException_SetTraceback: int | None
     PyErr_WriteUnraisable: int | None
     Py_DecRef: int | None
+    Py_IncRef: int | None
+    PyBytes_FromStringAndSize: int | None
+    PyCFunction_NewEx: int | None
+    PyErr_Clear: int | None
+    PyErr_Occurred: int | None
+    PyLong_AsUnsignedLongLongMask: int | None
+    none: int | None
     failed: int | None
 
     _fields_ = (
@@ -120,6 +128,13 @@ class PandaPythonApi(Structure):
         ("PyException_SetTraceback", c_void_p),
         ("PyErr_WriteUnraisable", c_void_p),
         ("Py_DecRef", c_void_p),
+        ("Py_IncRef", c_void_p),
+        ("PyBytes_FromStringAndSize", c_void_p),
+        ("PyCFunction_NewEx", c_void_p),
+        ("PyErr_Clear", c_void_p),
+        ("PyErr_Occurred", c_void_p),
+        ("PyLong_AsUnsignedLongLongMask", c_void_p),
+        ("none", c_void_p),
         ("failed", c_void_p),
     )
 

@@ -17,16 +17,6 @@
 int panda_virtual_memory_read(PandaCPU *cpu, target_ptr_t addr, uint8_t *buf,
                               uint64_t len);
 
-/**
- * Read what the running CPU's TLB leads to, in a callback on its thread.
- *
- * PANDA_ERR_MEMORY, with no message, if it does not lead to all of it: then
- * panda_virtual_memory_read() may still succeed.
- *
- * Never blocks.
- */
-int panda_virtual_memory_peek(target_ptr_t addr, uint8_t *buf, uint64_t len);
-
 /** Write len bytes at a virtual address, page protection ignored. */
 int panda_virtual_memory_write(PandaCPU *cpu, target_ptr_t addr,
                                const uint8_t *buf, uint64_t len);

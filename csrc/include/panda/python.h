@@ -25,6 +25,14 @@ typedef struct PandaPythonApi {
     void *PyException_SetTraceback;
     void *PyErr_WriteUnraisable;
     void *Py_DecRef;
+    void *Py_IncRef;
+    void *PyBytes_FromStringAndSize;
+    void *PyCFunction_NewEx;
+    void *PyErr_Clear;
+    void *PyErr_Occurred;
+    void *PyLong_AsUnsignedLongLongMask;
+    /** The object None. */
+    void *none;
     /** A callable that is given the exception a callback raised, or NULL. */
     void *failed;
 } PandaPythonApi;
@@ -63,5 +71,17 @@ bool panda_python_supports(panda_cb_type type);
  */
 int panda_register_python_callback(void *plugin, panda_cb_type type,
                                    const PandaPythonCallback *callback);
+
+/**
+ * Make a Python function peek(address, length); a new reference.
+ *
+ * It reads guest memory that the running CPU's TLB leads to and returns a bytes
+ * object; None if the TLB does not lead to all of it or the arguments are wrong,
+ * in which case panda_virtual_memory_read() tells more. To be called on the CPU
+ * thread, in a callback.
+ *
+ * Never blocks.
+ */
+void *panda_python_make_peek(void);
 
 #endif
