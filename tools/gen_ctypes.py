@@ -1547,7 +1547,11 @@ class Generator:
             for param in function.params:
                 annotation = module.annotation(self._types.accepted(param.type))
                 self._import_records(module, [annotation])
-                params.append(f"{param.name}: {annotation}")
+                entry = f"{param.name}: {annotation}"
+                if len(entry) + 9 > WIDTH:
+                    # A line each for the alternatives, as formatters do.
+                    entry = entry.replace(" | ", "\n        | ")
+                params.append(entry)
             if function.params:
                 params.append("/")
             result = module.annotation(self._types.value(function.result, "result"))
