@@ -114,6 +114,7 @@ class Lifecycle(Callbacks):
             self._release_serial()
             raise self.exit_exception or error
         self._created = True
+        self.libpanda.panda_set_console_fd(-1 if serial_fd is None else serial_fd)
         env = self.libpanda.panda_get_cpu().contents.env_ptr
         assert env is not None
         self.cpu.env_ptr = self._env_struct.from_address(env)
@@ -453,6 +454,7 @@ class Lifecycle(Callbacks):
         if self._finished:
             return 0
         self._finished = True
+        self.libpanda.panda_set_console_fd(-1)
         self.athread.stop(timeout=QUEUE_PATIENCE, discard=True)
         status = self.libpanda.panda_finish()
         self.arch.detach()

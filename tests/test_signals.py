@@ -274,7 +274,8 @@ def process_state():
         for line in status:
             if line.startswith(("SigBlk", "SigIgn", "SigCgt")):
                 key, value = line.split()
-                handlers[key] = value
+                # 32 and 33 are the C library's own, from the first thread on.
+                handlers[key] = int(value, 16) & ~(3 << 31)
     mask = os.umask(0)
     os.umask(mask)
     wakeup = signal.set_wakeup_fd(-1)

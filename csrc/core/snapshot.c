@@ -23,6 +23,23 @@ typedef struct Snapshot {
     GString *names;
 } Snapshot;
 
+static int console_fd = -1;
+
+void panda_set_console_fd(int fd)
+{
+    console_fd = fd;
+}
+
+static void drop_console_input(void)
+{
+    char dropped[4096];
+
+    while (console_fd >= 0
+           && recv(console_fd, dropped, sizeof(dropped), MSG_DONTWAIT) > 0) {
+        continue;
+    }
+}
+
 static void do_load(void *opaque)
 {
     Snapshot *s = opaque;
@@ -40,6 +57,7 @@ static void do_load(void *opaque)
     panda_capture_begin();
     vm_stop(RUN_STATE_RESTORE_VM);
     if (load_snapshot(s->name, NULL, false, NULL, &s->err)) {
+        drop_console_input();
         load_snapshot_resume(state);
     }
     s->said = panda_capture_end();

@@ -109,6 +109,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_free": (None, (c_void_p,)),
     "panda_monitor_print": (None, (c_void_p, c_char_p)),
     "panda_snapshot_load": (c_int, (c_char_p,)),
+    "panda_set_console_fd": (None, (c_int,)),
     "panda_snapshot_save": (c_int, (c_char_p,)),
     "panda_snapshot_delete": (c_int, (c_char_p,)),
     "panda_snapshot_list": (c_int, (POINTER(c_char_p),)),
@@ -517,6 +518,13 @@ class Library(NonblockingLibrary, Protocol):
         """Load a snapshot; the guest runs on if it ran before.
 
         PANDA_ERR_SNAPSHOT with QEMU's message if it cannot be loaded.
+        """
+
+    def panda_set_console_fd(self, fd: int, /) -> None:
+        """The guest's end of a console's socket, -1 for none.
+
+        What was typed there and the guest has not read yet is dropped when a snapshot is loaded: it
+        was meant for the guest as it was.
         """
 
     def panda_snapshot_save(self, name: CharPointer, /) -> int:

@@ -30,6 +30,14 @@ void panda_monitor_print(Monitor *mon, const char *text);
  */
 int panda_snapshot_load(const char *name);
 
+/**
+ * The guest's end of a console's socket, -1 for none.
+ *
+ * What was typed there and the guest has not read yet is dropped when a snapshot
+ * is loaded: it was meant for the guest as it was.
+ */
+void panda_set_console_fd(int fd);
+
 /** Save a snapshot; the guest runs on if it ran before. */
 int panda_snapshot_save(const char *name);
 
