@@ -83,6 +83,7 @@ class PandaCore:
     panda_args: list[str]
     serial_console: Expect | None
     _owner_pid: int
+    _vcpu_ident: int | None
 
     def end_analysis(self) -> None:
         """See :class:`pandalite.lifecycle.Lifecycle`."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 import time
 from typing import Any
 
 from ._core import PandaCore
-from .errors import ConsoleError
+from .errors import BlockingCallError, ConsoleError
 from .expect import Expect
 from .utils import blocking
 
@@ -39,6 +40,11 @@ class Serial(PandaCore):
 
     def _console(self) -> Expect:
         self._check_process()
+        if threading.get_ident() == self._vcpu_ident:
+            raise BlockingCallError(
+                "the serial console was used in a callback on the CPU thread: the guest cannot "
+                "answer before the callback returns. Queue a function with queue_async()."
+            )
         if self.serial_console is None:
             raise ConsoleError(
                 "this Panda has no serial console: give expect_prompt=, a regular expression "

@@ -15,7 +15,9 @@ def case_block_kinds(arch, ctypes_only=False):
 
         callbacks._python_api = lambda failed: None
     panda = boot(arch)
-    seen = dict.fromkeys(("before", "start", "end", "after", "late", "order", "bad_tb", "bad_pc"), 0)
+    seen = dict.fromkeys(
+        ("before", "start", "end", "after", "late", "order", "bad_tb", "bad_pc"), 0
+    )
     last = []
 
     def note(kind, tb):

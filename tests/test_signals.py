@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from guest import ROOT, TIMEOUT, boot, case_command, run_case, run_case_process
@@ -293,7 +294,7 @@ def process_state():
         "core": resource.getrlimit(resource.RLIMIT_CORE),
         "slack": libc.prctl(30, 0, 0, 0, 0),
         "dumpable": libc.prctl(3, 0, 0, 0, 0),
-        "name": open("/proc/self/comm").read(),
+        "name": Path("/proc/self/comm").read_text(),
         "umask": mask,
         "cwd": os.getcwd(),
         "locale": locale.setlocale(locale.LC_ALL),

@@ -348,6 +348,10 @@ static void do_run(void *opaque)
     if (powered_off) {
         powered_off = false;
         qemu_system_reset(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+        if (!runstate_check(RUN_STATE_RUNNING)) {
+            /* From "shutdown" or "guest panicked" there is no other way on. */
+            runstate_set(RUN_STATE_PRELAUNCH);
+        }
         start_on_run = true;
     }
     if (start_on_run) {

@@ -131,15 +131,22 @@ static void report(PyObj *callable)
     }
 }
 
-void panda_python_call(const PandaPythonTarget *target, unsigned n,
+void panda_python_call(const PandaCallback *callback, unsigned n,
                        const uint64_t *numbers)
 {
+    const PandaPythonTarget *target = &callback->python;
     PyObj *slots[8];
     PyObj **args = slots + 1;
     unsigned first = target->n_before, count = first + n;
     PyObj *result;
 
     py.restore_thread(vcpu_state);
+    if (!qatomic_read(&callback->enabled)
+        || qatomic_read(&panda_gate_closed)) {
+        /* By the thread that held Python's lock until now. */
+        vcpu_state = py.save_thread();
+        return;
+    }
     args[0] = target->before[0];
     args[1] = target->before[1];
     for (unsigned i = 0; i < n; i++) {

@@ -12,8 +12,8 @@
 void panda_python_prepare(PandaPythonTarget *target, panda_cb_type type,
                           const PandaPythonCallback *callback);
 
-/* Call it with the numbers that its kind passes. */
-void panda_python_call(const PandaPythonTarget *target, unsigned n,
+/* Call a Python callback with the numbers that its kind passes. */
+void panda_python_call(const PandaCallback *callback, unsigned n,
                        const uint64_t *numbers);
 
 /*
@@ -24,7 +24,7 @@ void panda_python_call(const PandaPythonTarget *target, unsigned n,
     do {                                                                      \
         if ((c)->is_python) {                                                 \
             const uint64_t n_[] = { PANDA_UNPACK numbers };                   \
-            panda_python_call(&(c)->python, ARRAY_SIZE(n_), n_);              \
+            panda_python_call(c, ARRAY_SIZE(n_), n_);                                  \
         } else {                                                              \
             PANDA_CALL(c, member, ##__VA_ARGS__);                             \
         }                                                                     \

@@ -2,8 +2,8 @@
  * Guest memory.
  *
  * In a callback on the CPU thread these act on the state of that very
- * moment. From other threads they take QEMU's big lock. None of them raises a
- * guest exception, touches a device or changes the guest's TLB.
+ * moment. Other threads see the memory of a guest that runs on meanwhile. None
+ * of them raises a guest exception, touches a device or changes the guest's TLB.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
