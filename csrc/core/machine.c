@@ -6,6 +6,7 @@
 #include "core/internal.h"
 #include "core/machine.h"
 #include "block/block-global-state.h"
+#include "block/thread-pool.h"
 #include "qemu/main-loop.h"
 #include "qemu/notify.h"
 #include "hw/boards.h"
@@ -448,6 +449,9 @@ static void do_finish(void *opaque)
 {
     bql_lock();
     qemu_cleanup(0);
+    /* All I/O is done; the workers would only wait for more. */
+    thread_pool_free_aio(qemu_get_aio_context()->thread_pool);
+    qemu_get_aio_context()->thread_pool = NULL;
     bql_unlock();
     panda_run_atexit();
 }
