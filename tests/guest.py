@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -98,6 +99,8 @@ def case_command(case: Callable[..., Any], *args: Any) -> list[str]:
 def _child() -> None:
     import importlib.util
 
+    # A test run in the background of a shell inherits that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.path.insert(0, str(ROOT))
     sys.path.insert(0, str(Path(__file__).parent))
     file, name, args = sys.argv[1:]
