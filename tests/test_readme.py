@@ -145,6 +145,19 @@ def test_exceptions_and_times() -> None:
         assert said in text, said
 
 
+def test_wrapped_functions() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    listed: dict[str, str] = {}
+    for names, file in re.findall(r"^\| (`.*?) \|.*\| `(csrc/[\w./]+)` \|$", text, re.MULTILINE):
+        listed.update(dict.fromkeys(re.findall(r"`(\w+)`", names), file))
+    wrapped = {
+        name: str(file.relative_to(ROOT))
+        for file in (ROOT / "csrc").rglob("*.c")
+        for name in re.findall(r"\b__wrap_(\w+)", file.read_text())
+    }
+    assert listed == wrapped
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: file.name)
 def test_links(document: Path) -> None:
     text = document.read_text()

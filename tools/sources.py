@@ -133,7 +133,7 @@ def obtain(name: str) -> Source:
 
 
 def patch(tree: Path, patches: list[Path]) -> None:
-    """Apply patches to a tree; a patch that does not apply exactly is an error."""
+    """Apply patches to a tree; one that does not apply (fuzz of two lines) is an error."""
     for file in patches:
         with file.open("rb") as text:
             done = subprocess.run(
