@@ -708,6 +708,11 @@ class Expect:
                 parts.append(part)
         return "\n".join(parts)
 
+    def in_flight(self) -> bool:
+        """Whether a command was entered whose end nobody has awaited."""
+        with self._cond:
+            return self._sent.endswith(b"\n")
+
     def at_prompt(self) -> bool:
         """Whether the last thing the guest printed looks like the prompt."""
         with self._cond:

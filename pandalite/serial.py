@@ -98,9 +98,14 @@ class Serial(PandaCore):
         self._console().send(cmd)
 
     def finish_serial_cmd(self) -> str | None:
-        """Press Enter and wait for the prompt; returns what was printed."""
+        """Press Enter and wait for the prompt; returns what was printed.
+
+        After :meth:`run_serial_cmd_async`, or a :meth:`run_serial_cmd` that timed
+        out, Enter was pressed already: then this only waits.
+        """
         console = self._console()
-        console.send_eol()
+        if not console.in_flight():
+            console.send_eol()
         return console.expect(timeout=DEFAULT_TIMEOUT)
 
     @blocking
