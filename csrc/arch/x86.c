@@ -3,13 +3,12 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "core/internal.h"
+#include "arch/env_fields.h"
 #include "core/machine.h"
 #include "exec/cputlb.h"
 #include "exec/exec-all.h"
 #include "exec/helper-proto.h"
 #include "hw/i386/apic.h"
-#include "qemu/bswap.h"
 #include "qemu/main-loop.h"
 #include "svm.h"
 #include "tcg/helper-tcg.h"
@@ -216,25 +215,6 @@ static void write_ip(CPUState *cs, unsigned index, const uint8_t *buf)
                  linear_pc(cpu_env(cs), ldn_le_p(buf, index)));
 }
 
-/* ---- plain fields of env ---- */
-
-#define FIELD_INDEX(field)                                                    \
-    ((offsetof(CPUX86State, field) << 4) | sizeof_field(CPUX86State, field))
-
-static void read_field(CPUState *cs, unsigned index, uint8_t *buf)
-{
-    const uint8_t *field = (uint8_t *)cpu_env(cs) + (index >> 4);
-
-    stn_le_p(buf, index & 15, ldn_he_p(field, index & 15));
-}
-
-static void write_field(CPUState *cs, unsigned index, const uint8_t *buf)
-{
-    uint8_t *field = (uint8_t *)cpu_env(cs) + (index >> 4);
-
-    stn_he_p(field, index & 15, ldn_le_p(buf, index & 15));
-}
-
 /* ---- segments and descriptor tables ---- */
 
 static void read_cache(const SegmentCache *cache, uint8_t *buf)
@@ -412,9 +392,6 @@ static void write_xmm(CPUState *cs, unsigned index, const uint8_t *buf)
 #define TABLE(name, field)                                                    \
     { name, sizeof(PandaSegment), false, read_table, write_table,             \
       offsetof(CPUX86State, field) }
-#define PLAIN(name, field)                                                    \
-    { name, sizeof_field(CPUX86State, field), false, read_field,              \
-      write_field, FIELD_INDEX(field) }
 #define CR(n) { "CR" #n, WORD, true, read_cr, write_cr, n }
 #define DR(n) { "DR" #n, WORD, true, read_dr, write_dr, n }
 #define XMM(n) { "XMM" #n, 16, false, read_xmm, write_xmm, n }

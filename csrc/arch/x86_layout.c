@@ -6,12 +6,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "qemu/osdep.h"
-#include "cpu.h"
-#include "panda/layout.h"
-
-#define ENTRY(path) \
-    { #path, offsetof(CPUArchState, path), sizeof(((CPUArchState *)0)->path) }
+#include "arch/layout_table.h"
 
 #define SEGMENT_ENTRIES(path) \
     ENTRY(path), ENTRY(path.selector), ENTRY(path.base), ENTRY(path.limit), \

@@ -26,4 +26,13 @@ class Architecture(NamedTuple):
 ARCHITECTURES: dict[str, Architecture] = {
     "x86_64": Architecture("x86_64", 64, True, 8),
     "i386": Architecture("i386", 32, True, 4),
+    "arm": Architecture("arm", 32, True, 4),
+    "aarch64": Architecture("aarch64", 64, True, 8),
+    "mips": Architecture("mips", 32, False, 4),
+    "mipsel": Architecture("mipsel", 32, True, 4),
+    "mips64": Architecture("mips64", 64, False, 8),
+    "mips64el": Architecture("mips64el", 64, True, 8),
+    "ppc": Architecture("ppc", 32, False, 4),
+    "ppc64": Architecture("ppc64", 64, False, 8),
+    "riscv64": Architecture("riscv64", 64, True, 8),
 }

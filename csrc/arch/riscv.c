@@ -1,0 +1,104 @@
+/*
+ * Registers of the RISC-V family: riscv64.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "arch/env_fields.h"
+#include "exec/cputlb.h"
+
+#define WORD sizeof(target_ulong)
+
+uint64_t panda_arch_get_pc(CPUState *cs)
+{
+    return cpu_env(cs)->pc;
+}
+
+void panda_arch_set_pc(CPUState *cs, uint64_t pc)
+{
+    cpu_env(cs)->pc = pc & ~(target_ulong)1;
+}
+
+uint64_t panda_arch_get_sp(CPUState *cs)
+{
+    return cpu_env(cs)->gpr[2];
+}
+
+/* The architecture has no register for it: systems keep it in memory. */
+uint64_t panda_arch_get_ksp(CPUState *cs)
+{
+    return panda_arch_in_kernel(cs) ? panda_arch_get_sp(cs) : 0;
+}
+
+/* satp: page table, address-space number and kind of translation. */
+uint64_t panda_arch_get_asid(CPUState *cs)
+{
+    return cpu_env(cs)->satp;
+}
+
+bool panda_arch_in_kernel(CPUState *cs)
+{
+    return cpu_env(cs)->priv != PRV_U;
+}
+
+void panda_arch_apply_pending(CPUState *cs)
+{
+}
+
+/* ---- registers whose writing changes what addresses mean ---- */
+
+static void write_mode(CPUState *cs, unsigned index, const uint8_t *buf)
+{
+    write_field(cs, index, buf);
+    tlb_flush(cs);
+}
+
+/* The flags the program's own accesses left are kept aside. */
+static void read_fflags(CPUState *cs, unsigned index, uint8_t *buf)
+{
+    stl_le_p(buf, riscv_cpu_get_fflags(cpu_env(cs)));
+}
+
+static void write_fflags(CPUState *cs, unsigned index, const uint8_t *buf)
+{
+    riscv_cpu_set_fflags(cpu_env(cs), ldl_le_p(buf));
+}
+
+/* ---- the table ---- */
+
+#define MODE(name, field)                                                     \
+    { name, sizeof_field(CPUArchState, field), true, read_field, write_mode,  \
+      FIELD_INDEX(field) }
+#define FPR(n) PLAIN("F" #n, fpr[n])
+
+static const PandaRegister registers[] = {
+    PLAIN("PRIV", priv),
+    MODE("SATP", satp),
+    MODE("MSTATUS", mstatus),
+    PLAIN("STVEC", stvec),
+    PLAIN("SEPC", sepc),
+    PLAIN("SCAUSE", scause),
+    PLAIN("STVAL", stval),
+    PLAIN("SSCRATCH", sscratch),
+    PLAIN("MTVEC", mtvec),
+    PLAIN("MEPC", mepc),
+    PLAIN("MCAUSE", mcause),
+    PLAIN("MTVAL", mtval),
+    PLAIN("MSCRATCH", mscratch),
+    PLAIN("MIE", mie),
+    PLAIN("MIP", mip),
+    PLAIN("MIDELEG", mideleg),
+    PLAIN("MEDELEG", medeleg),
+    PLAIN("MHARTID", mhartid),
+    PLAIN("FRM", frm),
+    { "FFLAGS", 4, false, read_fflags, write_fflags, 0 },
+    FPR(0), FPR(1), FPR(2), FPR(3), FPR(4), FPR(5), FPR(6), FPR(7),
+    FPR(8), FPR(9), FPR(10), FPR(11), FPR(12), FPR(13), FPR(14), FPR(15),
+    FPR(16), FPR(17), FPR(18), FPR(19), FPR(20), FPR(21), FPR(22), FPR(23),
+    FPR(24), FPR(25), FPR(26), FPR(27), FPR(28), FPR(29), FPR(30), FPR(31),
+};
+
+const PandaRegister *panda_arch_registers(unsigned *count)
+{
+    *count = ARRAY_SIZE(registers);
+    return registers;
+}

@@ -1,0 +1,2 @@
+# The MIPS machine: malta.
+CONFIG_MALTA=y

@@ -1,0 +1,8 @@
+# Devices on PCI Express, or that use MSI. Included by the targets that have both.
+CONFIG_E1000E_PCI_EXPRESS=y
+CONFIG_EDU=y
+CONFIG_I82801B11=y
+CONFIG_IOH3420=y
+CONFIG_PCIE_PCI_BRIDGE=y
+CONFIG_PCIE_PORT=y
+CONFIG_XIO3130=y

@@ -1,0 +1,5 @@
+# The PowerPC machines: mac99, g3beige, ppce500.
+CONFIG_E500PLAT=y
+CONFIG_MAC_NEWWORLD=y
+CONFIG_MAC_OLDWORLD=y
+CONFIG_SUNGEM=y

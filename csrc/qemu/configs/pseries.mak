@@ -1,0 +1,3 @@
+# The paravirtual machine of 64-bit PowerPC: pseries.
+CONFIG_PSERIES=y
+CONFIG_SPAPR_RNG=y

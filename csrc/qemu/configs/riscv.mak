@@ -1,0 +1,3 @@
+# The RISC-V machine: virt.
+CONFIG_RISCV_VIRT=y
+CONFIG_VIRTIO_MMIO=y
