@@ -6,6 +6,7 @@ import warnings
 from ctypes import Array, c_uint8
 from difflib import get_close_matches
 from operator import index as as_int
+from types import MappingProxyType
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from pandalite._bindings.loader import CoreLibrary
     from pandalite._bindings.structs import PandaCPU
 
-__all__ = ["ArchHost", "PandaArch", "SubRegister"]
+__all__ = ["ArchHost", "PandaArch", "Register", "SubRegister", "numbered"]
 
 #: What a register may be named by.
 Register = Union[str, int]
@@ -102,8 +103,16 @@ class PandaArch:
     #: General registers: upper-case name -> number.
     registers: Mapping[str, int] = {}
 
+    #: Further names of general registers, upper-case.
+    aliases: ClassVar[Mapping[str, str]] = {}
+    #: Register number of the one that is always 0.
+    reg_zero: ClassVar[int | None] = None
     #: Parts of general registers, by upper-case name.
     sub_registers: ClassVar[Mapping[str, SubRegister]] = {}
+    #: Prefix of the names of the registers' lower halves, by number.
+    narrow_prefix: ClassVar[str] = ""
+    #: Bytes in a general register, where it is not the machine's register size.
+    register_width: ClassVar[int | None] = None
     #: Where in CPUArchState the general registers are.
     register_file: ClassVar[str] = ""
 
@@ -113,12 +122,28 @@ class PandaArch:
         self._mask = (1 << panda.bits) - 1
         #: Names as users write them most, so that the common case is one lookup.
         self._index: dict[Register, int] = {}
-        for name, number in self.registers.items():
+        self._numbers = {**self.registers}
+        self._numbers.update({name: self.registers[of] for name, of in self.aliases.items()})
+        for name, number in self._numbers.items():
             for key in (name, name.lower(), number):
                 self._index[key] = number
+        #: Those that writing is more than a store to the register file.
+        self._read_only = {n for n in (self.reg_pc, self.reg_zero) if n is not None}
+        #: The others, by all their names.
+        self._writable = {k: n for k, n in self._index.items() if n not in self._read_only}
+        self._width = self.register_width or panda.register_size
         #: Parts of registers, likewise: register, shift and mask.
         self._parts: dict[str, tuple[int, int, int]] = {}
-        for name, part in self.sub_registers.items():
+        self._named_parts = {**self.sub_registers}
+        if self.narrow_prefix:
+            self._named_parts.update(
+                {
+                    f"{self.narrow_prefix}{n}": SubRegister(n, 0, self._width * 4)
+                    for n in self.registers.values()
+                    if n != self.reg_sp
+                }
+            )
+        for name, part in self._named_parts.items():
             for key in (name, name.lower()):
                 self._parts[key] = (part.number, part.shift, (1 << part.width) - 1)
         #: What reads the registers that only the core knows, once it was asked for.
@@ -141,7 +166,7 @@ class PandaArch:
         for part in self.register_file.split("."):
             field = getattr(field, part)
         # From the ctypes array's own format to a native one, which is faster.
-        return memoryview(field).cast("B").cast("Q" if self.panda.register_size == 8 else "I")
+        return memoryview(field).cast("B").cast("Q" if self._width == 8 else "I")
 
     def attach(self) -> None:
         """Use the machine's register file; to be called when it has been created."""
@@ -183,7 +208,7 @@ class PandaArch:
             StateError: if the register cannot be written at this point.
         """
         try:
-            self._file[self._index[reg]] = val
+            self._file[self._writable[reg]] = val
         except (LookupError, TypeError, ValueError):
             self._set_any(cpu, reg, val)
 
@@ -223,11 +248,15 @@ class PandaArch:
     def _set_any(self, cpu: PandaCPU, reg: Register, val: Any) -> None:
         name, number = self._resolve(reg)
         if number is not None:
-            self._bind()[number] = self._fit(val, self.panda.register_size * 8, name)
+            val = self._fit(val, self._width * 8, name)
+            if number == self.reg_pc:
+                self.set_pc(cpu, val)
+            elif number != self.reg_zero:
+                self._bind()[number] = val
         elif name == "PC":
             self.set_pc(cpu, val)
-        elif name in self.sub_registers:
-            part = self.sub_registers[name]
+        elif name in self._named_parts:
+            part = self._named_parts[name]
             val = self._fit(val, part.width, name)
             registers = self._bind()
             mask = ((1 << part.width) - 1) << part.shift
@@ -239,7 +268,7 @@ class PandaArch:
         """Upper-case name, and number if it is a general register."""
         if isinstance(reg, str):
             name = reg.upper()
-            return name, self.registers.get(name)
+            return name, self._numbers.get(name)
         if isinstance(reg, int):
             if reg in self._index:
                 return str(reg), reg
@@ -307,7 +336,7 @@ class PandaArch:
         self._check(self.panda.lib.panda_register_write(cpu, number, data, size))
 
     def _unknown(self, name: str) -> NoReturn:
-        known = {*self.registers, *self.sub_registers, *self._core_registers(), "PC"}
+        known = {*self._numbers, *self._named_parts, *self._core_registers(), "PC"}
         close = get_close_matches(name, sorted(known), n=4)
         hint = (
             f"did you mean {', '.join(close)}?" if close else f"known: {', '.join(sorted(known))}"
@@ -492,6 +521,11 @@ class PandaArch:
         """Print registers and stack."""
         self.dump_regs(cpu)
         self.dump_stack(cpu)
+
+
+def numbered(names: Iterable[str]) -> Mapping[str, int]:
+    """Return the names with their numbers, from 0."""
+    return MappingProxyType({name: number for number, name in enumerate(names)})
 
 
 #: Stands for the register file until it is there: every access fails.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from pandalite._bindings.structs import PandaSegment
 
-from .base import PandaArch, SubRegister
+from .base import PandaArch, SubRegister, numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from pandalite._bindings.structs import PandaCPU
 
@@ -25,10 +25,6 @@ _NO_VECTOR = re.compile(r"(?:MM|YMM|ZMM)\d+")
 _LEGACY = ("AX", "CX", "DX", "BX", "SP", "BP", "SI", "DI")
 _LOW_BYTES = ("AL", "CL", "DL", "BL")
 _HIGH_BYTES = ("AH", "CH", "DH", "BH")
-
-
-def _numbered(names: Sequence[str]) -> Mapping[str, int]:
-    return MappingProxyType({name: number for number, name in enumerate(names)})
 
 
 def _legacy_parts() -> dict[str, SubRegister]:
@@ -64,7 +60,7 @@ class X86_64Arch(PandaArch):
     - ``XMM0`` to ``XMM15``: an int of 128 bits.
     """
 
-    registers = _numbered(
+    registers = numbered(
         ("RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", *(f"R{n}" for n in range(8, 16)))
     )
     sub_registers = MappingProxyType(_long_parts())
@@ -170,7 +166,7 @@ class X86_64Arch(PandaArch):
 class X86Arch(X86_64Arch):
     """Registers and conventions of i386 guests; see :class:`X86_64Arch`."""
 
-    registers = _numbered(tuple(f"E{name}" for name in _LEGACY))
+    registers = numbered(tuple(f"E{name}" for name in _LEGACY))
     sub_registers = MappingProxyType(_legacy_parts())
     reg_retval = MappingProxyType(
         {"default": "EAX", "cdecl": "EAX", "syscall": "EAX", "linux_kernel": "EAX"}
