@@ -199,7 +199,7 @@ def test_kernel_facts(built: Path, manifest: dict[str, Any]) -> None:
     # The boot protocol's own version string, which is not compressed.
     at = int.from_bytes(image[0x20E:0x210], "little") + 0x200
     assert image[at:].startswith(facts["release"].encode())
-    assert kernel.build_id(image) == facts["build_id"]
+    assert kernel.build_id(kernel.vmlinux(image)) == facts["build_id"]
 
 
 def test_programs_find_their_libraries(

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Build the tiny Linux guest of an architecture from Debian binary packages.
+"""Build the tiny Linux guest of an architecture from Debian packages.
 
-    python tools/build_guest.py ARCH [--output DIR] [--cache DIR] [--refresh]
+    python tools/build_guest.py ARCH... [--output DIR] [--cache DIR] [--refresh]
 
 Makes in the output directory: ``kernel``, ``initrd.gz``, the packages'
 copyright files in ``copyright/``, and ``manifest.json``, which says where
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from debian import Archive, ArchiveError
-from guestkit import cpio, kernel
+from guestkit import cpio, kernel, source
 from guestkit.deb import Package, PackageError
 from guestkit.elf import Elf, ElfError
 from guestkit.modules import Kernel, ModuleError, index_files, normal
@@ -59,6 +59,7 @@ def recipe_of(arch: str) -> dict[str, Any]:
 def recipe_key(recipe: dict[str, Any]) -> str:
     """A name for all that decides the guest besides the packages' versions."""
     code = [Path(__file__), *sorted((ROOT / "tools" / "guestkit").glob("*.py"))]
+    code += sorted((ROOT / "tools" / "guestkit" / "kconfig").glob("*.config"))
     files = [p for p in sorted(ROOTFS.rglob("*")) if p.is_file()]
     names = "\n".join(str(p.relative_to(ROOTFS)) for p in files)
     # Another zlib may compress to other bytes.
@@ -171,11 +172,11 @@ def add_programs(tree: cpio.Tree, packages: list[Package], recipe: dict[str, Any
                 f"{user} needs {library}, which is in none of the packages of the recipe"
             )
         package, path = libraries[soname]
+        if library.startswith("/"):  # the dynamic linker, by its full path
+            _add_interpreter_link(tree, library, path)
         if path in tree.entries:
             continue
         data = _add_library(tree, package, path)
-        if library.startswith("/"):  # the dynamic linker, by its full path
-            _add_interpreter_link(tree, library, path)
         todo += [(need, path) for need in _needs(data)]
     tree.symlink("usr/bin/sh", "dash")
     return programs
@@ -227,49 +228,116 @@ def _add_interpreter_link(tree: cpio.Tree, interpreter: str, path: str) -> None:
 
 
 def build(recipe: dict[str, Any], key: str, debs: list[Path], scratch: Path, out: Path) -> None:
-    """Make the guest's files in the empty directory ``out``."""
+    """Make the files of a guest of binary packages in the empty directory ``out``."""
     with contextlib.ExitStack() as stack:
         packages = [stack.enter_context(Package(deb, scratch)) for deb in debs]
-        run = recipe["run"]
         modules = Kernel(packages[0])
         image = packages[0].read(_kernel_path(packages[0]))
         tree = cpio.Tree()
-        add_skeleton(
-            tree,
-            {
-                "ARCH": recipe["arch"],
-                "SUITE": recipe["suite"],
-                "HOSTNAME": run["hostname"],
-                "CONSOLE": run["console"],
-                "PROMPT": run["prompt"],
-            },
-        )
+        add_skeleton(tree, _values(recipe, "/bin/bash"))
         module_names = add_modules(tree, modules, recipe)
         programs = add_programs(tree, packages, recipe)
-        (out / "kernel").write_bytes(image)
-        (out / "initrd.gz").write_bytes(cpio.gzip(cpio.write(tree)))
         (out / "copyright").mkdir()
         for package in packages:
             (out / "copyright" / f"{package.name}.txt").write_bytes(package.copyright())
-        vmlinux = kernel.vmlinux(image)
-        manifest = {
-            "format": FORMAT,
-            "arch": recipe["arch"],
-            "flavour": "tiny",
-            "suite": recipe["suite"],
-            "recipe_key": key,
-            "kernel": {
-                "release": modules.release,
-                "banner": kernel.banner(vmlinux),
-                "build_id": kernel.build_id(vmlinux),
-                "modules": module_names,
-            },
+        about = {
+            "release": modules.release,
+            "modules": module_names,
             "programs": programs,
-            "libraries": _library_files(tree),
-            "run": run,
             "packages": [_describe(package) for package in packages],
-            "files": _outputs(out),
         }
+        _finish(recipe, key, image, tree, about, out)
+
+
+def build_from_source(
+    recipe: dict[str, Any], key: str, built: source.SourceGuest, out: Path
+) -> None:
+    """Make the files of a guest that was compiled in the empty directory ``out``."""
+    tree = cpio.Tree()
+    add_skeleton(tree, _values(recipe, "/bin/sh"))
+    tree.file("etc/modules", b"")
+    tree.file("usr/bin/busybox", built.busybox, 0o755)
+    tree.file("usr/bin/busybox-shared", built.shared_busybox, 0o755)
+    programs = []
+    for name in ["sh", *(posixpath.basename(p) for p in recipe["programs"]["coreutils"])]:
+        tree.symlink(f"usr/bin/{name}", "busybox-shared")
+        programs.append(f"/usr/bin/{name}")
+    for path, data in built.libraries():
+        tree.file(path, data, 0o755)
+    _place_interpreter(tree, Elf(built.shared_busybox))
+    (out / "copyright").mkdir()
+    for name, notice in built.notices():
+        (out / "copyright" / name).write_bytes(notice)
+    about = {
+        "release": built.release,
+        "modules": [],
+        "programs": programs,
+        "packages": built.packages,
+        "compiler": built.compiler,
+    }
+    _finish(recipe, key, built.kernel, tree, about, out)
+
+
+def _place_interpreter(tree: cpio.Tree, program: Elf) -> None:
+    """Make the dynamic linker, and with it the libraries, be where the program looks."""
+    interpreter = program.interpreter()
+    if interpreter is None:
+        raise BuildError("the shared busybox is statically linked")
+    name = posixpath.basename(interpreter)
+    if f"usr/lib/{name}" not in tree.entries:
+        raise BuildError(f"the C library's package has no {name}")
+    if interpreter != f"/lib/{name}":
+        _add_interpreter_link(tree, interpreter, f"usr/lib/{name}")
+    for need in program.needed():
+        if f"usr/lib/{need}" not in tree.entries:
+            raise BuildError(f"the shared busybox needs {need}, which is not there")
+
+
+def _values(recipe: dict[str, Any], shell: str) -> dict[str, str]:
+    """What is filled in to the files of the skeleton."""
+    run = recipe["run"]
+    return {
+        "ARCH": recipe["arch"],
+        "SUITE": recipe["suite"],
+        "HOSTNAME": run["hostname"],
+        "CONSOLE": run["console"],
+        "PROMPT": run["prompt"],
+        "SHELL": shell,
+    }
+
+
+def _finish(
+    recipe: dict[str, Any],
+    key: str,
+    image: bytes,
+    tree: cpio.Tree,
+    about: dict[str, Any],
+    out: Path,
+) -> None:
+    """Write kernel, initial RAM file system and manifest."""
+    vmlinux = kernel.vmlinux(image)
+    (out / "kernel").write_bytes(cpio.gzip(image) if recipe.get("compress_kernel") else image)
+    (out / "initrd.gz").write_bytes(cpio.gzip(cpio.write(tree)))
+    manifest = {
+        "format": FORMAT,
+        "arch": recipe["arch"],
+        "flavour": "tiny",
+        "suite": recipe["suite"],
+        "recipe_key": key,
+        "kernel": {
+            "release": about["release"],
+            "banner": kernel.banner(vmlinux),
+            "build_id": kernel.build_id(vmlinux),
+            "modules": about["modules"],
+        },
+        "programs": about["programs"],
+        "libraries": _library_files(tree),
+        "run": recipe["run"],
+        "packages": about["packages"],
+        "files": _outputs(out),
+    }
+    if "compiler" in about:
+        manifest["compiler"] = about["compiler"]
     text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
     (out / "manifest.json").write_text(text, encoding="utf-8")
 
@@ -327,15 +395,25 @@ def ensure(arch: str, cache: Path, refresh: bool = False) -> Path:
             if (done / "manifest.json").exists():
                 return done
         archive = Archive(recipe["suite"], recipe["debian"], cache)
-        entries = choose_packages(archive, recipe)
-        versions = [f"{n} {e['Version']} {e['SHA256']}" for n, e in sorted(entries.items())]
-        done = guests / f"{arch}-{digest(key, *versions)}"
+        if "source" in recipe:
+            built = source.ensure(recipe, archive, cache)
+            done = guests / f"{arch}-{digest(key, built.name)}"
+
+            def make(scratch: Path, out: Path) -> None:
+                build_from_source(recipe, key, built, out)
+        else:
+            entries = choose_packages(archive, recipe)
+            versions = [f"{n} {e['Version']} {e['SHA256']}" for n, e in sorted(entries.items())]
+            done = guests / f"{arch}-{digest(key, *versions)}"
+
+            def make(scratch: Path, out: Path) -> None:
+                build(recipe, key, fetch(archive, entries), scratch, out)
+
         if not (done / "manifest.json").exists():
-            debs = fetch(archive, entries)
-            with tempfile.TemporaryDirectory(dir=guests, prefix=f".{arch}-") as scratch:
-                out = Path(scratch) / "out"
+            with tempfile.TemporaryDirectory(dir=guests, prefix=f".{arch}-") as folder:
+                out = Path(folder) / "out"
                 out.mkdir()
-                build(recipe, key, debs, Path(scratch), out)
+                make(Path(folder), out)
                 shutil.rmtree(done, ignore_errors=True)
                 out.rename(done)
         _write_atomically(current, done.name.encode())
@@ -377,26 +455,33 @@ def _same_sizes(output: Path, files: dict[str, dict[str, Any]]) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("arch", help=f"one of: {', '.join(architectures())}")
+    parser.add_argument("arch", nargs="+", help=f"of: {', '.join(architectures())}")
     parser.add_argument("--output", type=Path, help="default: pandalite/_lib/guests/ARCH")
     parser.add_argument("--cache", type=Path, help="default: $PANDALITE_CACHE or the user's cache")
     parser.add_argument("--refresh", action="store_true", help="look for newer packages")
     given = parser.parse_args(arguments)
-    output = given.output or LIB / "guests" / given.arch
+    if given.output and len(given.arch) > 1:
+        parser.error("--output is for one architecture")
+    return max(_make(arch, given) for arch in given.arch)
+
+
+def _make(arch: str, given: argparse.Namespace) -> int:
+    output = given.output or LIB / "guests" / arch
     begin = time.monotonic()
     try:
-        built = ensure(given.arch, given.cache or cache_dir(), given.refresh)
+        built = ensure(arch, given.cache or cache_dir(), given.refresh)
         changed = publish(built, output)
     except (
         *(ArchiveError, BuildError, ElfError, ModuleError, PackageError, kernel.KernelError),
         OSError,
     ) as error:
-        print(f"build_guest: {given.arch}: {error}", file=sys.stderr)
+        print(f"build_guest: {arch}: {error}", file=sys.stderr)
         return 1
     size = sum(p.stat().st_size for p in (output / "kernel", output / "initrd.gz"))
     print(
-        f"guest {given.arch}: {output} ({'written' if changed else 'up to date'}, "
-        f"{size / 1e6:.1f} MB, {time.monotonic() - begin:.1f} s)"
+        f"guest {arch}: {output} ({'written' if changed else 'up to date'}, "
+        f"{size / 1e6:.1f} MB, {time.monotonic() - begin:.1f} s)",
+        flush=True,
     )
     return 0
 

@@ -18,7 +18,7 @@ from debian import Archive, ArchiveError
 from project import CSRC, LIB, BuildError, cache_dir, digest, load_toml, locked
 
 TABLE = CSRC / "qemu" / "firmware.toml"
-RECIPE = "1"  # to be raised when collect() changes
+RECIPE = "2"  # to be raised when collect() changes
 
 
 def _field(deb: Path, name: str) -> str:
@@ -28,7 +28,8 @@ def _field(deb: Path, name: str) -> str:
 
 def _collect_package(deb: Path, entry: dict[str, object], out: Path) -> list[dict[str, str]]:
     files = entry["files"]
-    assert isinstance(files, list)
+    names = entry.get("names", {})
+    assert isinstance(files, list) and isinstance(names, dict)
     package = _field(deb, "Package")
     source = _field(deb, "Source").split()
     records = []
@@ -38,7 +39,7 @@ def _collect_package(deb: Path, entry: dict[str, object], out: Path) -> list[dic
             origin = Path(scratch) / name
             if not origin.is_file():
                 raise BuildError(f"package {package} has no {name} any more: see {TABLE}")
-            made = out / origin.name
+            made = out / names.get(origin.name, origin.name)
             shutil.copyfile(origin, made)
             records.append(
                 {

@@ -92,6 +92,10 @@ void panda_arch_apply_pending(CPUState *cs)
 {
 }
 
+void panda_arch_after_loadvm(CPUState *cs)
+{
+}
+
 /* ---- status registers ---- */
 
 static void read_cpsr(CPUState *cs, unsigned index, uint8_t *buf)

@@ -56,6 +56,19 @@ void panda_arch_apply_pending(CPUState *cs)
 {
 }
 
+/*
+ * The timer of the system coprocessor is not part of a snapshot, and nothing
+ * arms it: without this the guest gets no tick until the counter wraps.
+ */
+void panda_arch_after_loadvm(CPUState *cs)
+{
+    CPUMIPSState *env = cpu_env(cs);
+
+    if (env->timer && !(env->CP0_Cause & (1 << CP0Ca_DC))) {
+        cpu_mips_store_count(env, cpu_mips_get_count(env));
+    }
+}
+
 /* ---- registers of the system coprocessor ---- */
 
 static void write_status(CPUState *cs, unsigned index, const uint8_t *buf)

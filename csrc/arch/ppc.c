@@ -74,6 +74,10 @@ void panda_arch_apply_pending(CPUState *cs)
 {
 }
 
+void panda_arch_after_loadvm(CPUState *cs)
+{
+}
+
 /* ---- registers that are kept in parts ---- */
 
 static void read_cr(CPUState *cs, unsigned index, uint8_t *buf)

@@ -44,6 +44,10 @@ void panda_arch_apply_pending(CPUState *cs)
 {
 }
 
+void panda_arch_after_loadvm(CPUState *cs)
+{
+}
+
 /* ---- registers whose writing changes what addresses mean ---- */
 
 static void write_mode(CPUState *cs, unsigned index, const uint8_t *buf)

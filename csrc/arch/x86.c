@@ -201,6 +201,10 @@ static void write_flags(CPUState *cs, unsigned index, const uint8_t *buf)
     set_flags(cs, ldl_le_p(buf));
 }
 
+void panda_arch_after_loadvm(CPUState *cs)
+{
+}
+
 /* ---- pc as a register: the offset in the code segment ---- */
 
 static void read_ip(CPUState *cs, unsigned index, uint8_t *buf)

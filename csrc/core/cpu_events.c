@@ -156,6 +156,7 @@ void __wrap_cpu_synchronize_all_post_init(void)
         return;
     }
     panda_vcpu_setup(first_cpu);
+    panda_arch_after_loadvm(first_cpu);
     panda_block_left();
     panda_machine_loaded();
 }

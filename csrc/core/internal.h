@@ -248,6 +248,9 @@ bool panda_arch_in_kernel(CPUState *cs);
  */
 void panda_arch_apply_pending(CPUState *cs);
 
+/* A snapshot was loaded: put right what QEMU leaves undone (big lock held). */
+void panda_arch_after_loadvm(CPUState *cs);
+
 /* A register that is not a plain field of the general register file. */
 typedef struct PandaRegister {
     const char *name;

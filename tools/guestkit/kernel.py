@@ -83,27 +83,74 @@ def _decompress(data: bytes) -> bytes:
     raise KernelError(f"unknown compression of the kernel image ({data[:4].hex()})")
 
 
+#: What the compressed part of a self-extracting image may begin with.
+_STREAMS = (b"\x1f\x8b\x08", b"\xfd7zXZ\0", _LZ4_LEGACY, b"\x5d\0\0")
+
+
+def _embedded(image: bytes) -> bytes:
+    """The compressed kernel somewhere in an image (arm's zImage)."""
+    for magic in _STREAMS:
+        at = image.find(magic, 1)
+        while at > 0:
+            try:
+                found = _decompress(image[at:])
+                if b"Linux version " in found:
+                    return found
+            except (KernelError, zlib.error, lzma.LZMAError, EOFError):
+                pass
+            at = image.find(magic, at + 1)
+    raise KernelError("no compressed kernel found in the image")
+
+
 def vmlinux(image: bytes) -> bytes:
-    """The ELF kernel inside a bzImage, or the image itself when it is ELF."""
+    """The kernel itself: ELF, or the memory image where there is no ELF.
+
+    Takes a bzImage, an ELF kernel, arm's zImage, and the raw images of arm64 and
+    riscv, which may be compressed with gzip.
+    """
     if image.startswith(b"\x7fELF"):
+        # MIPS: an ELF file that unpacks the kernel it holds.
+        return image if b"Linux version " in image else _embedded(image)
+    if image.startswith(b"\x1f\x8b"):
+        return vmlinux(_decompress(image))
+    if image[0x38:0x3C] in (b"ARM\x64", b"RSC\x05"):
         return image
+    if image[0x24:0x28] == b"\x18\x28\x6f\x01":
+        return _embedded(image)
     if image[0x202:0x206] == b"HdrS":
         setup_sectors = image[0x1F1] or 4
         offset, length = struct.unpack_from("<II", image, 0x248)
         start = (setup_sectors + 1) * 512 + offset
         return _decompress(image[start : start + length])
-    raise KernelError("neither a bzImage nor an ELF kernel")
+    raise KernelError("no kind of kernel image that is known")
 
 
-def build_id(image: bytes) -> str | None:
-    """The GNU build id of the kernel, which the guest shows in /sys/kernel/notes."""
-    try:
-        return Elf(vmlinux(image)).build_id()
-    except ElfError as error:
-        raise KernelError(f"the kernel image holds no ELF kernel: {error}") from error
+#: More than a vDSO has before its build id.
+_VDSO_SIZE = 1 << 14
+
+#: A note of type 3 from "GNU": 4 + 20 bytes of header and name, then the id.
+_GNU_NOTE = re.compile(rb"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0(.{20})", re.DOTALL)
 
 
-def banner(image: bytes) -> str:
-    """The "Linux version ..." line of the kernel; empty if it is not found."""
-    found = re.search(rb"Linux version \d[^\0\n%]+", vmlinux(image))
+def build_id(kernel: bytes) -> str | None:
+    """The GNU build id of what :func:`vmlinux` gave; the guest has it in /sys/kernel/notes."""
+    if kernel.startswith(b"\x7fELF"):
+        try:
+            return Elf(kernel).build_id()
+        except ElfError as error:
+            raise KernelError(f"the kernel image holds no ELF kernel: {error}") from error
+    # A memory image has no headers: the note is found by what it looks like.
+    # The programs the image holds (the vDSO) have one of their own, near the
+    # start of an ELF file.
+    found = [
+        match.group(1).hex()
+        for match in _GNU_NOTE.finditer(kernel)
+        if b"\x7fELF" not in kernel[max(0, match.start() - _VDSO_SIZE) : match.start()]
+    ]
+    return found[0] if len(set(found)) == 1 else None
+
+
+def banner(kernel: bytes) -> str:
+    """The "Linux version ..." line of what :func:`vmlinux` gave; empty if it has none."""
+    found = re.search(rb"Linux version \d[^\0\n%]+", kernel)
     return found.group().decode("ascii", "replace") if found else ""
