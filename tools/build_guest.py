@@ -83,7 +83,28 @@ def choose_packages(archive: Archive, recipe: dict[str, Any]) -> dict[str, dict[
             f"{archive.suite}/{archive.architecture} has no kernel package that matches "
             f"{recipe['kernel']!r}"
         )
-    return archive.show_all([max(kernels, key=_natural), *recipe["packages"]])
+    chosen = max(kernels, key=_natural)
+    match = re.fullmatch(recipe["kernel"], chosen)
+    parts = [p.format(*match.groups()) for p in recipe.get("parts", [])] if match else []
+    return archive.show_all([chosen, *parts, *recipe["packages"]])
+
+
+def open_archive(recipe: dict[str, Any], cache: Path) -> tuple[Archive, dict[str, Any]]:
+    """The archive of a recipe, and the recipe.
+
+    A mirror whose index of the suite cannot be used (one that is being updated
+    does not fit its signature) is given up for the recipe's fallback.
+    """
+    archive = Archive(recipe["suite"], recipe["debian"], cache)
+    if "fallback" not in recipe:
+        return archive, recipe
+    try:
+        archive.update()
+    except ArchiveError as error:
+        other = {**recipe, **recipe["fallback"]}
+        print(f"  {error}".splitlines()[0], f"using {other['suite']}", sep="; ", flush=True)
+        return Archive(other["suite"], other["debian"], cache), other
+    return archive, recipe
 
 
 def fetch(archive: Archive, entries: dict[str, dict[str, str]]) -> list[Path]:
@@ -129,8 +150,6 @@ def add_modules(tree: cpio.Tree, modules: Kernel, recipe: dict[str, Any]) -> lis
     wanted = recipe["modules"]
     optional = [m for m in wanted["optional"] if modules.has(m)]
     needed = [m for m in wanted["load"] + wanted["include"] if not modules.is_builtin(m)]
-    # crc32c comes in several kinds: a kernel that has it built in needs no other.
-    needed = [m for m in needed if modules.has(m) or not _built_in_instead(modules, m)]
     chosen = modules.closure(needed + optional)
     base = f"usr/lib/modules/{modules.release}"
     for module in chosen:
@@ -140,12 +159,6 @@ def add_modules(tree: cpio.Tree, modules: Kernel, recipe: dict[str, Any]) -> lis
     load = [normal(m) for m in wanted["load"]]
     tree.file("etc/modules", "".join(f"{m}\n" for m in load).encode())
     return [m.name for m in chosen]
-
-
-def _built_in_instead(modules: Kernel, name: str) -> bool:
-    """Whether a module may be missing because the kernel holds the one that uses it."""
-    users = {"crc32c_generic": "ext4"}
-    return normal(name) in users and modules.is_builtin(users[normal(name)])
 
 
 def add_programs(tree: cpio.Tree, packages: list[Package], recipe: dict[str, Any]) -> list[str]:
@@ -158,7 +171,7 @@ def add_programs(tree: cpio.Tree, packages: list[Package], recipe: dict[str, Any
     todo: list[tuple[str, str]] = []  # (file name or path, who needs it)
     programs = []
     for name, paths in sorted(recipe["programs"].items()):
-        for path in paths:
+        for path in (p for p in paths if p not in recipe.get("without", [])):
             data = by_name[name].read(path)
             tree.file(path, data, 0o755)
             programs.append(f"/{path}")
@@ -231,20 +244,22 @@ def build(recipe: dict[str, Any], key: str, debs: list[Path], scratch: Path, out
     """Make the files of a guest of binary packages in the empty directory ``out``."""
     with contextlib.ExitStack() as stack:
         packages = [stack.enter_context(Package(deb, scratch)) for deb in debs]
-        modules = Kernel(packages[0])
+        modules = Kernel(*packages[: 1 + len(recipe.get("parts", []))])
         image = packages[0].read(_kernel_path(packages[0]))
         tree = cpio.Tree()
         add_skeleton(tree, _values(recipe, "/bin/bash"))
         module_names = add_modules(tree, modules, recipe)
         programs = add_programs(tree, packages, recipe)
         (out / "copyright").mkdir()
+        owners = {package.name: package for package in packages}
         for package in packages:
-            (out / "copyright" / f"{package.name}.txt").write_bytes(package.copyright())
+            if package.notice_of == package.name:
+                (out / "copyright" / f"{package.name}.txt").write_bytes(package.copyright())
         about = {
             "release": modules.release,
             "modules": module_names,
             "programs": programs,
-            "packages": [_describe(package) for package in packages],
+            "packages": [_describe(p, owners[p.notice_of]) for p in packages],
         }
         _finish(recipe, key, image, tree, about, out)
 
@@ -343,7 +358,7 @@ def _finish(
 
 
 def _kernel_path(package: Package) -> str:
-    found = package.paths(r"boot/vmlinu[xz]-")
+    found = package.paths(r"boot/vmlinu[xz]-|usr/lib/modules/[^/]+/vmlinuz$")
     if len(found) != 1:
         raise BuildError(f"{package.deb.name} has {len(found)} kernel images, not one")
     return found[0]
@@ -353,7 +368,7 @@ def _library_files(tree: cpio.Tree) -> list[str]:
     return sorted(f"/{p}" for p in tree.entries if re.match(r"usr/lib.*\.so[.\d]*$", p))
 
 
-def _describe(package: Package) -> dict[str, Any]:
+def _describe(package: Package, notice: Package) -> dict[str, Any]:
     source, _, version = package.fields.get("Source", package.name).partition(" (")
     return {
         "package": package.name,
@@ -362,8 +377,8 @@ def _describe(package: Package) -> dict[str, Any]:
         "architecture": package.fields["Architecture"],
         "source": source,
         "source_version": version.rstrip(")") or package.fields["Version"],
-        "licences": package.licences(),
-        "copyright": f"copyright/{package.name}.txt",
+        "licences": notice.licences(),
+        "copyright": f"copyright/{notice.name}.txt",
         "sha256": package.sha256(),
     }
 
@@ -394,7 +409,7 @@ def ensure(arch: str, cache: Path, refresh: bool = False) -> Path:
             done = guests / current.read_text().strip()
             if (done / "manifest.json").exists():
                 return done
-        archive = Archive(recipe["suite"], recipe["debian"], cache)
+        archive, recipe = open_archive(recipe, cache)
         if "source" in recipe:
             built = source.ensure(recipe, archive, cache)
             done = guests / f"{arch}-{digest(key, built.name)}"

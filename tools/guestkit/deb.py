@@ -86,6 +86,13 @@ class Package:
         """The package's name."""
         return self.fields["Package"]
 
+    @property
+    def notice_of(self) -> str:
+        """Name of the package whose copyright file is this one's too; mostly its own."""
+        place = f"usr/share/doc/{self.name}"
+        member = self._members.get(place)
+        return posixpath.basename(member.linkname) if member is not None else self.name
+
     def paths(self, pattern: str = "") -> list[str]:
         """Paths of files and links that match a regular expression, sorted."""
         wanted = re.compile(pattern)

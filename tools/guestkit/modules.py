@@ -39,20 +39,26 @@ class Module:
 
 
 class Kernel:
-    """The modules of one kernel package."""
+    """The modules of a kernel, which may come in several packages."""
 
-    def __init__(self, package: Package) -> None:
-        self._package = package
-        found = package.paths(r"usr/lib/modules/[^/]+/modules\.builtin$")
+    def __init__(self, *packages: Package) -> None:
+        self._name = packages[0].deb.name
+        found = [
+            (package, path)
+            for package in packages
+            for path in package.paths(r"usr/lib/modules/[^/]+/modules\.builtin$")
+        ]
         if len(found) != 1:
-            raise ModuleError(f"{package.deb.name} has {len(found)} module directories, not one")
-        self.root = posixpath.dirname(found[0])
+            raise ModuleError(f"{self._name} has {len(found)} module directories, not one")
+        holder, builtin = found[0]
+        self.root = posixpath.dirname(builtin)
         self.release = posixpath.basename(self.root)
         self._paths = {
-            normal(_SUFFIX.sub("", posixpath.basename(p))): p
-            for p in package.paths(re.escape(self.root) + r"/kernel/.*\.ko")
+            normal(_SUFFIX.sub("", posixpath.basename(path))): (package, path)
+            for package in packages
+            for path in package.paths(re.escape(self.root) + r"/kernel/.*\.ko")
         }
-        self.builtin_list = package.read(found[0])
+        self.builtin_list = holder.read(builtin)
         self._builtin = {
             normal(_SUFFIX.sub("", posixpath.basename(line)))
             for line in self.builtin_list.decode().split()
@@ -72,9 +78,9 @@ class Kernel:
         name = normal(name)
         if name not in self._loaded:
             if name not in self._paths:
-                raise ModuleError(f"{self._package.deb.name} has no kernel module {name}")
-            path = self._paths[name]
-            data = self._package.read(path)
+                raise ModuleError(f"{self._name} has no kernel module {name}")
+            package, path = self._paths[name]
+            data = package.read(path)
             if path.endswith(".xz"):
                 data = lzma.decompress(data)
             elif path.endswith(".gz"):
