@@ -388,11 +388,13 @@ trap_exit:
         global self_test_timer
         mflr    r0
         store_down r0, -16(r1)
+        # The decrementer comes last: reaching 0 before it was told to start again
+        # from DECAR it would stay there.
         constant r3, TICK
         mtspr   DECAR, r3
+        lis     r4, 0x0440              # an interrupt at 0, then again from DECAR
+        mtspr   TCR, r4
         mtspr   DEC, r3
-        lis     r3, 0x0440              # an interrupt at 0, then again from DECAR
-        mtspr   TCR, r3
         .if BITS == 32
         lis     r3, 0x0080              # MSR_WE means doze
         mtspr   HID0, r3
