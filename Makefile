@@ -3,7 +3,9 @@
 #   make demo            boot a Linux guest inside Python and count its blocks
 #   make test            run all tests
 #   make core ARCH=...   build the core library (all architectures without ARCH)
-#   make guests          build the tiny guests
+#   make guests          build the tiny guests of GUESTS
+#   make test-guests     build all Linux guests, and boot and use each
+#   make guests-package  the companion package with the guests, into dist/
 #   make bindings        regenerate pandalite/_bindings/ from the C headers
 #   make check           lint, types, drift of generated files
 #   make bench           measure, and print the tables of docs/performance.md
@@ -12,6 +14,7 @@
 PYTHON ?= python3
 ARCH ?=
 GUESTS ?= x86_64 i386
+ALL_GUESTS := x86_64 i386 arm aarch64 mips mipsel mips64 mips64el ppc ppc64 ppc64el riscv64
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -19,7 +22,7 @@ STAMP := $(VENV)/.complete
 
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test core guests firmware bindings check bench clean venv packages
+.PHONY: demo test test-guests core guests guests-package firmware bindings check bench clean venv packages
 
 demo: venv packages
 	$(PY) tools/build_core.py x86_64
@@ -37,7 +40,14 @@ firmware: venv packages
 	$(PY) tools/collect_firmware.py
 
 guests: venv packages
-	@for arch in $(GUESTS); do $(PY) tools/build_guest.py $$arch || exit 1; done
+	$(PY) tools/build_guest.py $(GUESTS)
+
+test-guests: GUESTS = $(ALL_GUESTS)
+test-guests: venv core firmware guests
+	$(PY) -m pytest -s tests/linux_guests.py
+
+guests-package: venv
+	$(PY) tools/build_guests_package.py
 
 bindings: core
 	$(PY) tools/gen_ctypes.py

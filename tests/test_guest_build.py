@@ -26,9 +26,14 @@ import build_guest
 from debian import Archive
 from guestkit import cpio, kernel
 from guestkit.modules import Module, index_files
-from project import BuildError, cache_dir
+from project import LIB, BuildError, cache_dir
 
-ARCHES = build_guest.architectures()
+#: Those that `make guests` builds, and what others are built in this checkout.
+ARCHES = [
+    arch
+    for arch in build_guest.architectures()
+    if arch in ("x86_64", "i386") or (LIB / "guests" / arch / "manifest.json").exists()
+]
 
 
 @pytest.fixture(scope="module", params=ARCHES)
@@ -196,9 +201,10 @@ def test_kernel_facts(built: Path, manifest: dict[str, Any]) -> None:
     facts = manifest["kernel"]
     assert re.fullmatch(r"[0-9a-f]{40}", facts["build_id"])
     assert facts["release"] in facts["banner"]
-    # The boot protocol's own version string, which is not compressed.
-    at = int.from_bytes(image[0x20E:0x210], "little") + 0x200
-    assert image[at:].startswith(facts["release"].encode())
+    if image[0x202:0x206] == b"HdrS":
+        # The boot protocol's own version string, which is not compressed.
+        at = int.from_bytes(image[0x20E:0x210], "little") + 0x200
+        assert image[at:].startswith(facts["release"].encode())
     assert kernel.build_id(kernel.vmlinux(image)) == facts["build_id"]
 
 
