@@ -50,6 +50,8 @@ class Lifecycle(Callbacks):
     """The part of Panda that creates and runs the machine."""
 
     _disk_is_shared: bool
+    #: ``if=`` of the disk; "" for the machine's default.
+    _disk_interface: str
     _extra_words: Sequence[str]
     _firmware: Sequence[str]
 
@@ -123,19 +125,26 @@ class Lifecycle(Callbacks):
             self.serial_console.connect(self._serial_socket)
 
     def _private_disk(self) -> str | None:
-        """A copy of a shared image for this machine alone; None if not shared."""
+        """A disk on top of a shared image for this machine alone; None if not shared."""
         if self.qcow is None or not self._disk_is_shared:
             return None
-        from .qcows import cache
+        from .qcows import overlay
 
-        return str(cache.private_copy(Path(self.qcow)))
+        return str(overlay.private_disk(Path(self.qcow)))
 
     def _disk_words(self, disk: str | None) -> list[str]:
-        if disk is None or not self._disk_is_shared:
-            return [disk] if disk else []
-        # A copy that goes with the process need not reach the disk.
+        if disk is None:
+            return []
+        if not self._disk_is_shared and not self._disk_interface:
+            return [disk]
         file = disk.replace(",", ",,")
-        return ["-drive", f"file={file},format=qcow2,index=0,media=disk,cache=unsafe"]
+        drive = f"file={file},format=qcow2,index=0,media=disk"
+        if self._disk_interface:
+            drive += f",if={self._disk_interface}"
+        if self._disk_is_shared:
+            # What goes with the process need not reach the disk.
+            drive += ",cache=unsafe"
+        return ["-drive", drive]
 
     def _arguments(self, serial_fd: int | None, disk: str | None) -> list[str]:
         return arguments.machine_arguments(

@@ -23,6 +23,7 @@ from .utils import progress
 
 if TYPE_CHECKING:
     from .qcows import Image
+    from .qcows.catalogue import Entry
 
 #: The process's one Panda; QEMU can be started once in a process.
 _instance: Panda | None = None
@@ -92,8 +93,12 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
         self.cdrom = None
         self.os = None
         self.os_type = os
+        self._disk_interface = ""
+        byte_order: str | None = None
         if generic is not None:
-            image, qcow = _catalogue_image(generic, libpanda_path)
+            image, qcow, entry = _catalogue_image(generic, libpanda_path)
+            self._disk_interface = entry.disk
+            byte_order = entry.byte_order
             arch = image.arch or arch
             mem = image.default_mem or mem
             expect_prompt = expect_prompt or image.prompt
@@ -104,7 +109,7 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
         known = loader.architecture(arch)
         self.arch_name = known.name
         self.bits = known.bits
-        self.endianness = "little" if known.little_endian else "big"
+        self.endianness = byte_order or ("little" if known.little_endian else "big")
         self.register_size = known.register_size
         self._address_mask = (1 << known.bits) - 1
         self.mem = str(mem)
@@ -115,9 +120,11 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
             self.qcow = str(qcow)
             _check_disk(Path(qcow))
         self._extra_words = words
-        # The catalogue's images stay as they are, and several processes may run
-        # the same guest: each run works on a copy.
-        self._disk_is_shared = generic is not None
+        # Images of the cache and of PANDA's stay as they are, and several processes
+        # may run the same guest: each run works on a disk of its own on top.
+        self._disk_is_shared = self.qcow is not None and (
+            generic is not None or _is_shared(Path(self.qcow))
+        )
         self._firmware = firmware_directories(biospath)
         self.panda_args: list[str] = []
         self._init_serial(serial_kwargs)
@@ -204,13 +211,23 @@ def _release_process(panda: Panda) -> None:
         _instance = None
 
 
-def _catalogue_image(generic: str, libpanda_path: str | PathLike[str] | None) -> tuple[Image, str]:
-    """Look a guest up and have its files ready."""
-    from .qcows import Qcows
+def _catalogue_image(
+    generic: str, libpanda_path: str | PathLike[str] | None
+) -> tuple[Image, str, Entry]:
+    """Look a guest up and have its files ready: its facts, its disk, its entry."""
+    from .qcows import Qcows, disks, lookup
 
+    entry = lookup.entry(generic)
     image = Qcows.get_qcow_info(generic)
     progress(f"using generic {generic}")
-    return image, Qcows.get_qcow(generic, libpanda_path=libpanda_path)
+    return image, str(disks.disk_of(entry, libpanda_path)), entry
+
+
+def _is_shared(path: Path) -> bool:
+    """Whether a disk is one that must stay as it is."""
+    from .qcows import disks
+
+    return disks.is_shared(path)
 
 
 def _check_disk(path: Path) -> None:

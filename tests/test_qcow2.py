@@ -9,10 +9,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from images import CLUSTER, add_data, add_snapshots
+from images import CLUSTER, Builder, add_data, add_snapshots
 
 from pandalite.errors import ImageError
-from pandalite.qcows import qcow2
+from pandalite.qcows import overlay, qcow2
 
 MB = 1 << 20
 
@@ -42,6 +42,19 @@ def test_create(tmp_path: Path, size: int) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["disk.qcow2"]
     reach = struct.unpack_from(">I", path.read_bytes(), 36)[0] * CLUSTER * (CLUSTER // 8)
     assert size <= reach < size + CLUSTER * (CLUSTER // 8)
+
+
+def test_create_overlay(tmp_path: Path) -> None:
+    base = qcow2.create(tmp_path / "base, 1.qcow2", 64 * MB)
+    path = qcow2.create(tmp_path / "disk.qcow2", 64 * MB, backing_file=base)
+    info = qcow2.validate(path, deep=True)
+    assert (info.virtual_size, info.backing_file) == (64 * MB, str(base))
+    base.unlink()
+    with pytest.raises(ImageError, match=r"backing file .*base, 1\.qcow2"):
+        qcow2.validate(path)
+    with pytest.raises(ImageError, match="too long"):
+        qcow2.create(tmp_path / "x", 512, backing_file="/" + "d/" * 600)
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.parametrize("size", [0, -512, 1000, 1 << 60])
@@ -191,3 +204,56 @@ def test_random_damage_raises_nothing_else(image: Path) -> None:
             except ImageError:
                 refused += 1
     assert refused > 300
+
+
+def test_fuzz(tmp_path: Path) -> None:
+    # Each structure is damaged for itself, bits and whole numbers, also to
+    # values that point elsewhere in the file.
+    path = tmp_path / "disk.qcow2"
+    active: dict[int, bytes | None] = {n: bytes([n + 1]) * 512 for n in range(40)}
+    builder = Builder(40 * 512, bits=9, compress=[3, 4]).state(active)
+    state: dict[int, bytes | None] = {**active, 5: None, 6: b"x" * 512, 70: b"vm" * 256}
+    builder.state(state, "root").state({0: b"y" * 512}, "other").write(path)
+    whole = path.read_bytes()
+    with qcow2.opened(path) as reader:
+        tables = [reader.l1, *(e[1:3] for e in reader.snapshot_entries())]
+        areas = [(0, 112)] * 3 + [(place, 8 * entries) for entries, place in tables]
+        for entries, place in tables:
+            l2 = reader.table(place, entries, "L1")
+            areas += [(entry & qcow2.OFFSET_MASK, 512) for entry in l2 if entry]
+        refcounts, snapshots = (
+            struct.unpack_from(">Q", whole, 48),
+            struct.unpack_from(">Q", whole, 64),
+        )
+        areas += [(refcounts[0], 8), (snapshots[0], 150)]
+        areas.append((struct.unpack_from(">Q", whole, refcounts[0])[0], 512))
+    generator = random.Random(4711)  # the same damage each time
+    refused = 0
+    for _ in range(1500):
+        changed = bytearray(whole)
+        for _ in range(generator.randint(1, 3)):
+            start, size = generator.choice(areas)
+            at = start + generator.randrange(size)
+            kind = generator.randrange(4)
+            if kind == 0:
+                changed[at] ^= 1 << generator.randrange(8)
+            elif kind == 1:
+                changed[at] = generator.randrange(256)
+            else:
+                at -= at % (4 if kind == 2 else 8)
+                values = (0, 1, 511, 512, len(whole) - 512, len(whole), 1 << 31, (1 << 32) - 1)
+                value = generator.choice((*values, 512 * generator.randrange(100)))
+                struct.pack_into(">I" if kind == 2 else ">Q", changed, at, value)
+        if generator.random() < 0.1:
+            del changed[generator.randrange(len(changed)) :]
+        path.write_bytes(changed)
+        for check in (
+            lambda: qcow2.validate(path, deep=True),
+            lambda: qcow2.validate(path),
+            lambda: overlay.create_overlay(tmp_path / "overlay", path),
+        ):
+            try:
+                check()
+            except ImageError:
+                refused += 1
+    assert refused > 800

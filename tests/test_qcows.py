@@ -22,7 +22,7 @@ from images import image_with_root
 import pandalite.qcows
 from pandalite._bindings import loader
 from pandalite.errors import CoreLibraryError, ImageError, TimeoutExpired, UnknownImageError
-from pandalite.qcows import Qcows, cache, catalogue, qcow2, tiny
+from pandalite.qcows import Qcows, cache, catalogue, qcow2, roots, tiny
 from pandalite.qcows.__main__ import main
 
 PACKAGE = Path(pandalite.qcows.__file__).resolve().parent.parent
@@ -332,7 +332,7 @@ def test_child_fails(guests: Path, child: Path, home: Path, orders: str, reason:
 def test_child_hangs(
     guests: Path, child: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiny, "GRACE", 0.5)
+    monkeypatch.setattr(roots, "GRACE", 0.5)
     child.write_text("import subprocess; subprocess.Popen(['sleep', '60']).wait()")
     begin = time.monotonic()
     with pytest.raises(ImageError, match="did not reach its prompt in 1 s"):
@@ -390,12 +390,12 @@ def test_damaged_image_is_remade(guests: Path, child: Path) -> None:
 def test_old_images_are_deleted(guests: Path, child: Path) -> None:
     library = Path(os.environ["PANDALITE_LIB"]) / "libpanda-i386.so"
     made = []
-    for number in range(tiny.KEEP + 2):
+    for number in range(roots.KEEP + 2):
         library.write_text(f"library {number}")
         made.append(tiny.root_image("i386"))
         os.utime(made[-1].parent, (number, number))
     other = tiny.root_image("x86_64")
-    assert [p.exists() for p in made] == [False, False, *[True] * tiny.KEEP]
+    assert [p.exists() for p in made] == [False, False, *[True] * roots.KEEP]
     Qcows.remove_image("i386")
     assert not any(p.parent.exists() for p in made)
     assert other.exists()

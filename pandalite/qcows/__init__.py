@@ -1,7 +1,8 @@
 """Guest images: ``python -m pandalite.qcows`` lists them.
 
-``Qcows`` finds and makes them by name, ``SUPPORTED_IMAGES`` says what there
-is, ``VM_DIR`` is the directory where they are kept.
+``Qcows`` finds, makes and downloads them by name, ``SUPPORTED_IMAGES`` says what
+there is (the user's own images too), ``VM_DIR`` is the directory where they are
+kept.
 """
 
 from __future__ import annotations
@@ -20,10 +21,14 @@ __all__ = ["SUPPORTED_IMAGES", "VM_DIR", "Image", "Qcows", "Qcows_cli"]
 
 def __getattr__(name: str) -> Any:
     # On demand, so that a Panda without a catalogue image does not pay for it.
-    if name in ("SUPPORTED_IMAGES", "Image"):
-        from . import catalogue
+    if name == "SUPPORTED_IMAGES":
+        from .lookup import supported
 
-        return getattr(catalogue, name)
+        return supported()
+    if name == "Image":
+        from .catalogue import Image
+
+        return Image
     if name == "Qcows":
         from .manager import Qcows
 
@@ -48,6 +53,6 @@ class Qcows_cli:
     @staticmethod
     def cli(target: str) -> None:
         """Make an image if it is missing, and print a command line that runs it."""
-        from .__main__ import command_line
+        from .command_line import command_line
 
         print(command_line(target))

@@ -18,11 +18,18 @@ from ..errors import ImageError, TimeoutExpired
 
 __all__ = [
     "atomic_file",
+    "check_space",
+    "clone",
+    "file_digest",
     "file_sha256",
+    "hold",
     "home",
     "images_dir",
+    "is_held",
     "lock",
+    "make_directory",
     "private_copy",
+    "remember_digest",
     "remove_leftovers",
 ]
 
@@ -135,29 +142,116 @@ def remove_leftovers(directory: Path) -> None:
             path.unlink()
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Path, *, again: bool = False) -> str:
     """SHA-256 of a file, in hexadecimal.
 
     Remembered in the cache by size, time and inode, so that big files are not
     read again at each start. A cache that cannot be written is no error.
+    ``again`` reads the file in any case.
     """
+    return file_digest(path, "sha256", again=again)
+
+
+def file_digest(path: Path, algorithm: str, *, again: bool = False) -> str:
+    """Like :func:`file_sha256`, with another algorithm of :mod:`hashlib`."""
     import hashlib
 
-    status = path.stat()
-    stamp = f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
-    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
-    memo = home() / "digests" / name
-    with contextlib.suppress(OSError, ValueError):
-        known, digest = memo.read_text().rsplit(" ", 1)
-        if known == stamp and len(digest) == 64:
-            return digest
-    total = hashlib.sha256()
+    total = hashlib.new(algorithm)
+    memo = _memo(path, algorithm)
+    stamp = _stamp(path)
+    if not again:
+        with contextlib.suppress(OSError, ValueError):
+            known, digest = memo.read_text().rsplit(" ", 1)
+            if known == stamp and len(digest) == 2 * total.digest_size:
+                return digest
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
             total.update(chunk)
-    with contextlib.suppress(ImageError), atomic_file(memo) as partial:
-        partial.write_text(f"{stamp} {total.hexdigest()}")
+    _remember(memo, stamp, total.hexdigest())
     return total.hexdigest()
+
+
+def remember_digest(path: Path, algorithm: str, digest: str) -> None:
+    """Note a digest that was computed while the file was written."""
+    _remember(_memo(path, algorithm), _stamp(path), digest)
+
+
+def _memo(path: Path, algorithm: str) -> Path:
+    import hashlib
+
+    name = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:32]
+    return home() / "digests" / (name if algorithm == "sha256" else f"{name}.{algorithm}")
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+
+
+def _remember(memo: Path, stamp: str, digest: str) -> None:
+    with contextlib.suppress(ImageError), atomic_file(memo) as partial:
+        partial.write_text(f"{stamp} {digest}")
+
+
+def check_space(directory: Path, needed: int, what: str) -> None:
+    """ImageError if a directory's file system has no room for ``needed`` bytes."""
+    try:
+        status = os.statvfs(directory)
+    except OSError:
+        return
+    free = status.f_bavail * status.f_frsize
+    if free < needed:
+        raise ImageError(
+            f"there is no room for {what}: {needed / 1e6:.0f} MB are needed in {directory}, "
+            f"{free / 1e6:.0f} MB are free; make room (python -m pandalite.qcows gc), or set "
+            "PANDALITE_HOME to a directory on a bigger disk"
+        )
+
+
+def clone(source: Path, target: Path) -> bool:
+    """Copy a file by sharing its blocks; False where the file system cannot.
+
+    ``target`` is replaced; it is empty after a failure.
+    """
+    ficlone = 0x40049409
+    with source.open("rb") as file, target.open("wb") as out:
+        try:
+            fcntl.ioctl(out.fileno(), ficlone, file.fileno())
+        except OSError:
+            return False
+    return True
+
+
+def hold(directory: Path) -> int | None:
+    """Mark a directory of the cache as in use by this process; returns a descriptor.
+
+    The mark lasts until the descriptor is closed, or the process ends. It works
+    in a cache that is read-only. None if the directory cannot be opened.
+    """
+    with contextlib.suppress(OSError):
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for _ in range(100):  # somebody may be asking whether it is held
+            with contextlib.suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                break
+            time.sleep(0.01)
+        return handle
+    return None
+
+
+def is_held(directory: Path) -> bool:
+    """Whether any process has marked a directory as in use with :func:`hold`."""
+    try:
+        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
 
 
 def private_copy(source: Path, directory: Path | None = None) -> Path:

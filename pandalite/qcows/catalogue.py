@@ -1,28 +1,45 @@
 """The guest images pandalite knows, by name.
 
-The facts are in ``catalogue.json``. Under ``tiny`` are our own guests, by
+The facts are data. ``catalogue.json`` has under ``tiny`` our own guests, by
 architecture: how each is run. ``machine`` are QEMU's arguments besides the
 kernel, the RAM and the disk; ``append`` is the kernel command line; ``prompt``
 is the literal prompt of the root shell, chosen so that it is a regular
-expression for itself. ``aliases`` are further names of images.
+expression for itself. ``aliases`` are further names of images. ``images.json``
+has the images that PANDA publishes: what they are, their files with addresses
+and what is known of their content. Users add images of their own
+(:mod:`pandalite.qcows.user_images`).
 
 A tiny guest's files are looked for when it is used, so its ``extra_args`` here
-hold ``{kernel}`` and ``{initrd}``; ``Qcows.get_qcow_info`` fills them in.
+hold ``{kernel}`` and ``{initrd}``; in those of PANDA's images the files are in
+``~/.panda``, as with PyPANDA. ``Qcows.get_qcow_info`` gives the real places.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ImageError
 
-__all__ = ["SNAPSHOT", "SUPPORTED_IMAGES", "Image", "tiny_architectures", "tiny_facts"]
+__all__ = [
+    "SNAPSHOT",
+    "SUPPORTED_IMAGES",
+    "Entry",
+    "FileFacts",
+    "Image",
+    "builtin",
+    "tiny_architectures",
+    "tiny_facts",
+]
 
-#: Name of the snapshot at the shell prompt that every image has.
+#: Name of the snapshot at the shell prompt that every image of the catalogue has.
 SNAPSHOT = "root"
+
+#: Where PyPANDA keeps its images; read here, never written.
+PANDA_DIRECTORY = "~/.panda"
 
 
 class Image(NamedTuple):
@@ -48,9 +65,61 @@ class Image(NamedTuple):
     hashes: dict[str, str] | None = None
 
 
-_DATA: dict[str, Any] = json.loads(
-    (Path(__file__).parent / "catalogue.json").read_text(encoding="utf-8")
-)
+class FileFacts(NamedTuple):
+    """One file of an image: its name, where it comes from, what must be in it.
+
+    ``urls`` are addresses in order of preference. ``path`` is set for a file
+    that is the user's own and is used where it is.
+    """
+
+    name: str
+    urls: tuple[str, ...] = ()
+    size: int | None = None
+    sha256: str | None = None
+    sha1: str | None = None
+    path: Path | None = None
+
+
+class Entry(NamedTuple):
+    """All that is known about an image.
+
+    ``kind`` is "tiny", "panda" or "user". ``files`` are to be there before it can
+    run, the disk first (a tiny guest has none here: its manifest lists them).
+    ``words`` are QEMU's arguments, with files named as ``~/.panda/NAME`` or ``{NAME}``.
+    ``disk`` is QEMU's ``if=`` for the disk, "" for the machine's default;
+    ``login`` the user name and password to give where the guest asks for them.
+    """
+
+    name: str
+    kind: str
+    image: Image
+    flavour: str = ""
+    description: str = ""
+    files: tuple[FileFacts, ...] = ()
+    words: tuple[str, ...] = ()
+    disk: str = ""
+    login: tuple[str, str] | None = None
+    origin: Path | None = None
+
+    @property
+    def guest(self) -> str:
+        """Of a tiny guest: its name, which is an architecture or a variant of one."""
+        return self.name[: -len("_tiny")] if self.kind == "tiny" else ""
+
+    @property
+    def byte_order(self) -> str | None:
+        """The guest's byte order, where it is not that of its architecture."""
+        order: str | None = _DATA["tiny"][self.guest].get("endian") if self.guest else None
+        return order
+
+
+def _load(name: str) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads((Path(__file__).parent / name).read_text(encoding="utf-8"))
+    return data
+
+
+_DATA = _load("catalogue.json")
+_IMAGES = _load("images.json")
 
 
 def tiny_architectures() -> list[str]:
@@ -70,6 +139,11 @@ def tiny_facts(arch: str) -> dict[str, Any]:
     return facts
 
 
+def guest_urls() -> tuple[str, ...]:
+    """Directories on the web that have tiny guests, as ``<arch>/<file>``."""
+    return tuple(_IMAGES["guests"]["urls"])
+
+
 def kernel_args(facts: dict[str, Any], kernel: str, initrd: str) -> list[str]:
     """QEMU's arguments for a tiny guest, besides the RAM, the disk and the serial port."""
     return [*facts["machine"], "-kernel", kernel, "-initrd", initrd, "-append", facts["append"]]
@@ -78,7 +152,7 @@ def kernel_args(facts: dict[str, Any], kernel: str, initrd: str) -> list[str]:
 def tiny_image(arch: str, facts: dict[str, Any], release: str, kernel: str, initrd: str) -> Image:
     """The catalogue entry of a tiny guest."""
     return Image(
-        arch=arch,
+        arch=facts.get("library", arch),
         os=facts["os"].format(release=release),
         prompt=facts["prompt"],
         cdrom=facts["cdrom"],
@@ -89,15 +163,68 @@ def tiny_image(arch: str, facts: dict[str, Any], release: str, kernel: str, init
     )
 
 
-def _build() -> dict[str, Image]:
-    images = {
-        f"{arch}_tiny": tiny_image(arch, facts, "tiny", "{kernel}", "{initrd}")
-        for arch, facts in _DATA["tiny"].items()
-    }
+def _tiny_entry(arch: str, facts: dict[str, Any]) -> Entry:
+    return Entry(
+        name=f"{arch}_tiny",
+        kind="tiny",
+        image=tiny_image(arch, facts, "tiny", "{kernel}", "{initrd}"),
+        flavour="tiny",
+        description=facts.get("description", "Linux with busybox in a RAM disk, root shell"),
+    )
+
+
+def _panda_entry(name: str, facts: dict[str, Any]) -> Entry:
+    files = tuple(
+        FileFacts(
+            *(f["name"], (f["url"], *f["mirrors"]), f["size"], f["sha256"], f["sha1"]),
+        )
+        for f in facts["files"]
+    )
+    image = Image(
+        arch=facts["arch"],
+        os=facts["os"],
+        prompt=facts["prompt"],
+        cdrom=facts["cdrom"],
+        snapshot=SNAPSHOT,
+        url=files[0].urls[0],
+        alternate_urls=list(files[0].urls[1:]) or None,
+        extra_files=[f.name for f in files[1:]] or None,
+        qcow=files[0].name,
+        default_mem=facts["default_mem"],
+        extra_args=facts["extra_args"].replace("~/", shlex.quote(os.path.expanduser("~")) + "/"),
+        hashes=facts.get("hashes"),
+    )
+    login = facts.get("login")
+    return Entry(
+        name=name,
+        kind="panda",
+        image=image,
+        flavour=facts["flavour"],
+        description=facts["description"],
+        files=files,
+        words=tuple(shlex.split(facts["extra_args"])),
+        disk=facts.get("disk", ""),
+        login=(login[0], login[1]) if login else None,
+    )
+
+
+def _build() -> dict[str, Entry]:
+    tiny = [_tiny_entry(arch, facts) for arch, facts in _DATA["tiny"].items()]
+    panda = [_panda_entry(name, facts) for name, facts in _IMAGES["images"].items()]
+    entries = {entry.name: entry for entry in [*panda, *tiny]}
     for alias, name in _DATA["aliases"].items():
-        images[alias] = images[name]
-    return images
+        entries[alias] = entries[name]
+    return entries
 
 
-#: Every image by name.
-SUPPORTED_IMAGES: dict[str, Image] = _build()
+_ENTRIES = _build()
+
+
+def builtin() -> dict[str, Entry]:
+    """What the package's own catalogue has, by name and alias."""
+    return dict(_ENTRIES)
+
+
+#: Every image of the package's own catalogue by name. That of the package,
+#: ``pandalite.qcows.SUPPORTED_IMAGES``, has the user's own images too.
+SUPPORTED_IMAGES: dict[str, Image] = {name: entry.image for name, entry in _ENTRIES.items()}

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ..errors import ImageError, UnknownImageError
-from . import tiny
-from .catalogue import SUPPORTED_IMAGES, Image
+from ..errors import ImageError
+from . import lookup, roots, store, tiny
+from .catalogue import Image
+from .lookup import DEFAULT_IMAGE
 
-__all__ = ["DEFAULT_IMAGE", "Qcows"]
+__all__ = ["DEFAULT_IMAGE", "DownloadError", "Qcows"]
 
-#: The image that is meant when no name is given.
-DEFAULT_IMAGE = "i386"
+
+class DownloadError(ImageError, RuntimeError):
+    """A file could not be downloaded."""
 
 
 class Qcows:
@@ -24,16 +28,15 @@ class Qcows:
     def get_qcow_info(name: str | None = None) -> Image:
         """The catalogue entry of an image; the case of the name does not matter.
 
-        For a tiny guest that is there, the places of its files are filled in
-        to ``extra_args``. UnknownImageError (a RuntimeError) if the name is
+        The places of its files, where they are or will be, are filled in to
+        ``extra_args``. UnknownImageError (a RuntimeError) if the name is
         unknown, or is the path of a file.
         """
-        key = _resolve(name)
-        image = SUPPORTED_IMAGES[key]
-        if image.url is None and image.arch is not None:
+        entry = lookup.entry(name)
+        if entry.kind == "tiny":
             with contextlib.suppress(ImageError):  # not built: get_qcow tells
-                return tiny.find_guest(image.arch).image
-        return image
+                return tiny.find_guest(entry.guest).image
+        return store.image_at(entry)
 
     @staticmethod
     def get_qcow(
@@ -43,17 +46,61 @@ class Qcows:
         *,
         libpanda_path: str | os.PathLike[str] | None = None,
     ) -> str:
-        """Path of an image's disk, which holds its ``root`` snapshot.
+        """Path of an image's disk.
 
         The path of an existing file is returned as it is. The disk of a tiny
-        guest is made on first use, which takes some seconds; ``download`` is
-        for images that come from elsewhere.
+        guest holds its ``root`` snapshot and is made on first use, which takes
+        some seconds. The files of other images are downloaded if one is missing;
+        with ``download=False`` that is a MissingImageError (a ValueError).
         """
         if name is not None and Path(name).is_file():
             return name
-        image = SUPPORTED_IMAGES[_resolve(name)]
-        assert image.arch is not None
-        return str(tiny.root_image(image.arch, libpanda_path))
+        entry = lookup.entry(name)
+        if entry.kind == "tiny":
+            return str(tiny.root_image(entry.guest, libpanda_path))
+        return str(store.ensure(entry, download=download, progress=_progress(_is_tty)).disk)
+
+    @staticmethod
+    def get_file(
+        urls: str | Sequence[str],
+        output_path: str | os.PathLike[str],
+        sha1hash: str | None = None,
+        do_retry: bool = True,
+        _is_tty: bool = True,
+    ) -> None:
+        """Download a file; it appears under its name whole and verified, or not at all.
+
+        Cuts are retried and several addresses tried in any case, so ``do_retry``
+        changes nothing. DownloadError (a RuntimeError) if it cannot be done.
+        """
+        from . import download
+
+        path = Path(output_path).absolute()
+        places = [urls] if isinstance(urls, str) else list(urls)
+        # One at random, as PyPANDA does, the others in reserve.
+        random.shuffle(places)
+        file = download.RemoteFile(path.name, tuple(places), sha1=sha1hash)
+        with _download_errors():
+            download.fetch(file, path.parent, progress=_progress(_is_tty))
+
+    @staticmethod
+    def download_qcow(
+        image_data: Image,
+        output_path: str | os.PathLike[str],
+        _is_retry: bool = False,
+        _is_tty: bool = True,
+    ) -> None:
+        """Download an image's disk to a path, and its extra files beside it."""
+        if image_data.url is None:
+            raise DownloadError("this image has no url: there is nothing to download")
+        hashes = image_data.hashes or {}
+        urls = [image_data.url, *(image_data.alternate_urls or [])]
+        path = Path(output_path).absolute()
+        base = image_data.url.rsplit("/", 1)[1]
+        Qcows.get_file(urls, path, hashes.get(base) or hashes.get(path.name), _is_tty=_is_tty)
+        for name in image_data.extra_files or []:
+            places = [f"{url.rsplit('/', 1)[0]}/{name}" for url in urls]
+            Qcows.get_file(places, path.with_name(name), hashes.get(name), _is_tty=_is_tty)
 
     @staticmethod
     def qcow_from_arg(idx: int = 1) -> str:
@@ -62,27 +109,29 @@ class Qcows:
 
     @staticmethod
     def remove_image(target: str) -> None:
-        """Delete what is cached of an image; it is made again when it is needed."""
-        image = SUPPORTED_IMAGES[_resolve(target)]
-        assert image.arch is not None
-        tiny.remove_images(image.arch)
+        """Delete what is cached of an image; it is made or fetched again when it is needed.
+
+        Files of the user, and those in ``~/.panda``, are not deleted.
+        """
+        entry = lookup.entry(target)
+        if entry.kind == "tiny":
+            tiny.remove_images(entry.guest)
+        else:
+            roots.remove(f"root-{entry.name}")
+            store.remove(entry)
 
 
-def _resolve(name: str | None) -> str:
-    """The catalogue's key for a name."""
-    if name is None:
-        import logging  # not at the top: it would double the time this takes to import
+@contextlib.contextmanager
+def _download_errors() -> Iterator[None]:
+    """Have what the download layer raises be what PyPANDA raises, too."""
+    try:
+        yield
+    except ImageError as error:
+        if isinstance(error, RuntimeError):
+            raise
+        raise DownloadError(str(error)) from error
 
-        logging.getLogger(__name__).warning("no image named: using %s", DEFAULT_IMAGE)
-        return DEFAULT_IMAGE
-    if Path(name).is_file():
-        raise UnknownImageError(
-            f"{name} is a file: nothing is known about it but its path; give Panda its "
-            "arch, mem and expect_prompt together with qcow="
-        )
-    key = name.lower()
-    if key not in SUPPORTED_IMAGES:
-        raise UnknownImageError(
-            f"no image is named {name!r}; there are: {', '.join(sorted(SUPPORTED_IMAGES))}"
-        )
-    return key
+
+def _progress(is_tty: bool) -> bool | None:
+    """Whether a bar is shown: never where the caller says that there is no terminal."""
+    return None if is_tty else False

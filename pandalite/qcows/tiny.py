@@ -8,15 +8,14 @@ guest once in a child process, and kept in the cache.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ImageError
-from . import cache, qcow2
+from . import cache, qcow2, roots
 from .catalogue import SNAPSHOT, Image, kernel_args, tiny_facts, tiny_image
 
 __all__ = ["BOOT_TIMEOUT", "DISK_SIZE", "TinyGuest", "find_guest", "remove_images", "root_image"]
@@ -25,15 +24,8 @@ __all__ = ["BOOT_TIMEOUT", "DISK_SIZE", "TinyGuest", "find_guest", "remove_image
 #: CPU time, but a busy machine may give us little of it.
 BOOT_TIMEOUT = 240.0
 
-#: Seconds a child process has to report that it gave up, before it is killed.
-GRACE = 15.0
-
 #: Size in bytes of the empty disk of a tiny guest.
 DISK_SIZE = 64 << 20
-
-#: How many disk images per architecture are kept: one is left over each time
-#: the guest or the core library changes.
-KEEP = 3
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 _MANIFEST_FORMAT = 1
@@ -45,6 +37,11 @@ class TinyGuest(NamedTuple):
     arch: str
     directory: Path
     manifest: dict[str, Any]
+
+    @property
+    def library(self) -> str:
+        """Architecture of the core library that runs it."""
+        return str(self.manifest["run"].get("library", self.arch))
 
     @property
     def kernel(self) -> Path:
@@ -84,31 +81,71 @@ class TinyGuest(NamedTuple):
 
 
 def guest_directories(arch: str) -> list[Path]:
-    """Where the files of a tiny guest are looked for, in order."""
+    """Where the files of a tiny guest are looked for, in order.
+
+    ``$PANDALITE_GUESTS/<arch>``, what is in the package, the companion package
+    ``pandalite_guests``, the user's store (:func:`store_directory`).
+    """
+    return list(_places(arch))
+
+
+def _places(arch: str) -> Iterator[Path]:
+    # One after the other: the companion is not looked for when the guest is here.
     given = os.environ.get("PANDALITE_GUESTS")
-    places = [Path(given).expanduser() / arch] if given else []
-    return [*places, _PACKAGE / "_lib" / "guests" / arch]
+    if given:
+        yield Path(given).expanduser() / arch
+    yield _PACKAGE / "_lib" / "guests" / arch
+    companion = _companion()
+    if companion is not None:
+        yield companion / "guests" / arch
+    yield store_directory(arch)
+
+
+def package_directory() -> Path:
+    """Where this package is."""
+    return _PACKAGE
+
+
+def store_directory(arch: str) -> Path:
+    """Where a guest that was fetched, built or imported by this user is kept."""
+    return cache.home() / "guests" / arch
+
+
+def _companion() -> Path | None:
+    """The directory of the installed companion package; it is not imported."""
+    import importlib.util
+
+    try:
+        spec = importlib.util.find_spec("pandalite_guests")
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
 
 
 def find_guest(arch: str) -> TinyGuest:
     """Find the files of an architecture's tiny guest.
 
-    Looks in ``$PANDALITE_GUESTS/<arch>`` and then in the installed package.
-    ImageError, with what to do, when they are not there or not whole.
+    Looks where :func:`guest_directories` says. ImageError, with what to do,
+    when they are nowhere or not whole.
     """
     tiny_facts(arch)  # raises for an architecture that has none
-    places = guest_directories(arch)
-    for directory in places:
+    places = []
+    for directory in _places(arch):
         if (directory / "manifest.json").exists():
-            return _load_guest(arch, directory)
+            return load_guest(arch, directory)
+        places.append(directory)
     raise ImageError(
         f"the tiny guest for {arch} is not here (looked in {', '.join(map(str, places))}): "
-        "build it with `make guests` in a checkout of pandalite, or set PANDALITE_GUESTS to a "
+        "install the package pandalite-guests, build it with `make guests` in a checkout of "
+        "pandalite, import it (python -m pandalite.qcows import), or set PANDALITE_GUESTS to a "
         "directory that has it"
     )
 
 
-def _load_guest(arch: str, directory: Path) -> TinyGuest:
+def load_guest(arch: str, directory: Path) -> TinyGuest:
+    """The tiny guest in a directory; ImageError if it is not whole."""
     remedy = f"build it again with `make guests`, or delete {directory}"
     try:
         manifest = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
@@ -130,18 +167,16 @@ def _load_guest(arch: str, directory: Path) -> TinyGuest:
 
 
 def _key(guest: TinyGuest, library: Path) -> str:
-    """A name for all that a snapshot depends on."""
-    import hashlib
-
-    parts = {
-        "guest": {n: f["sha256"] for n, f in guest.manifest["files"].items()},
-        "core": cache.file_sha256(library),
-        # Without the files' places: they may move.
-        "machine": kernel_args(guest.manifest["run"], "kernel", "initrd"),
-        "mem": guest.mem,
-        "disk": DISK_SIZE,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+    return roots.key(
+        {
+            "guest": {n: f["sha256"] for n, f in guest.manifest["files"].items()},
+            "core": cache.file_sha256(library),
+            # Without the files' places: they may move.
+            "machine": kernel_args(guest.manifest["run"], "kernel", "initrd"),
+            "mem": guest.mem,
+            "disk": DISK_SIZE,
+        }
+    )
 
 
 def root_path(guest: TinyGuest, library: Path) -> Path:
@@ -157,7 +192,7 @@ def root_image(
     """The disk image of a tiny guest with its ``root`` snapshot; made if missing.
 
     The image is shared by all processes: run on a copy of it
-    (``cache.private_copy``). Making it takes about 7 s: the guest is booted
+    (``overlay.private_disk``). Making it takes about 7 s: the guest is booted
     in a child process, for at most ``timeout`` seconds; other processes that
     want the same image wait for it.
 
@@ -165,74 +200,23 @@ def root_image(
     CoreLibraryError if the core library is missing, and TimeoutExpired if
     another process does not get done.
     """
-    guest = find_guest(arch)
-    library = _library(arch, libpanda_path)
-    final = root_path(guest, library)
-    if _usable(final):
-        return final
-    with cache.lock(cache.images_dir() / f"tiny-{arch}.lock", timeout + 2 * GRACE):
-        if _usable(final):
-            return final
-        for directory in cache.images_dir().glob(f"tiny-{arch}-*"):
-            cache.remove_leftovers(directory)
-        with cache.atomic_file(final) as partial:
-            qcow2.create(partial, DISK_SIZE)
-            _boot(guest, library, partial, timeout)
-            if not qcow2.validate(partial).has_snapshot(SNAPSHOT):
-                raise ImageError(
-                    f"the {arch} guest was booted, but no snapshot was saved in {partial}"
-                )
-        _remove_old(arch)
-    return final
-
-
-def _library(arch: str, given: str | os.PathLike[str] | None) -> Path:
     from .._bindings.loader import find_library
 
-    return find_library(arch, given)
+    guest = find_guest(arch)
+    library = find_library(guest.library, libpanda_path)
+
+    def fill(partial: Path) -> None:
+        qcow2.create(partial, DISK_SIZE)
+        roots.boot(_request(guest, library, partial, timeout), arch, timeout)
+        if not qcow2.validate(partial).has_snapshot(SNAPSHOT):
+            raise ImageError(f"the {arch} guest was booted, but no snapshot was saved in {partial}")
+
+    return roots.make(f"tiny-{arch}", root_path(guest, library), fill, timeout)
 
 
-def _usable(path: Path) -> bool:
-    """Whether a finished image is there. Marks it as used, for the clean-up."""
-    try:
-        if not qcow2.validate(path).has_snapshot(SNAPSHOT):
-            return False
-    except ImageError:
-        return False
-    with contextlib.suppress(OSError):  # the cache may be read-only
-        os.utime(path.parent)
-    return True
-
-
-def _remove_old(arch: str) -> None:
-    """Delete the images of an architecture that were not used for longest."""
-    found = cache.images_dir().glob(f"tiny-{arch}-*")
-    for directory in sorted(found, key=lambda d: d.stat().st_mtime, reverse=True)[KEEP:]:
-        _remove_image(directory)
-
-
-def _remove_image(directory: Path) -> None:
-    with contextlib.suppress(OSError):
-        (directory / "root.qcow2").unlink(missing_ok=True)
-        directory.rmdir()  # fails, rightly, if there is anything else in it
-
-
-def remove_images(arch: str) -> int:
-    """Delete the cached disk images of a tiny guest; returns how many there were."""
-    found = list(cache.images_dir().glob(f"tiny-{arch}-*/root.qcow2"))
-    for path in found:
-        _remove_image(path.parent)
-    return len(found)
-
-
-def _boot(guest: TinyGuest, library: Path, disk: Path, timeout: float) -> None:
-    """Boot a guest in a child process, which saves the snapshot to ``disk``."""
-    import subprocess
-
-    if not sys.executable:
-        raise ImageError("this Python does not know its own program, so it cannot start another")
-    request = {
-        "arch": guest.arch,
+def _request(guest: TinyGuest, library: Path, disk: Path, timeout: float) -> dict[str, Any]:
+    return {
+        "arch": guest.library,
         "library": str(library),
         "qcow": str(disk),
         "mem": guest.mem,
@@ -241,48 +225,8 @@ def _boot(guest: TinyGuest, library: Path, disk: Path, timeout: float) -> None:
         "snapshot": SNAPSHOT,
         "timeout": timeout,
     }
-    environment = dict(os.environ)
-    # The child must find this package, however this process found it.
-    inherited = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = os.pathsep.join(
-        [str(_PACKAGE.parent), *([inherited] if inherited else [])]
-    )
-    command = [sys.executable, "-m", "pandalite.qcows.make_root", json.dumps(request)]
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment,
-        # A session of its own: Ctrl-C is for us, and we end the child.
-        start_new_session=True,
-    )
-    try:
-        # The child's own limit is `timeout`, and its message is the better one.
-        output, _ = child.communicate(timeout=timeout + GRACE)
-    except subprocess.TimeoutExpired:
-        _end(child)
-        raise ImageError(
-            f"the {guest.arch} guest did not reach its prompt in {timeout:.0f} s, and the "
-            "process that runs it does not answer"
-        ) from None
-    except BaseException:
-        _end(child)
-        raise
-    if child.returncode:
-        text = output.decode(errors="replace").strip()
-        how = f"signal {-child.returncode}" if child.returncode < 0 else f"{child.returncode}"
-        raise ImageError(
-            f"the snapshot of the {guest.arch} guest could not be made (the process that boots "
-            f"it ended with {how}):\n{text[-2000:] or '(it said nothing)'}"
-        )
 
 
-def _end(child: Any) -> None:
-    """Kill the child process with all it started."""
-    import signal
-
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(child.pid, signal.SIGKILL)
-    child.kill()
-    child.communicate()
+def remove_images(arch: str) -> int:
+    """Delete the cached disk images of a tiny guest; returns how many there were."""
+    return roots.remove(f"tiny-{arch}")
