@@ -2,7 +2,7 @@
 
 For architectures for which Debian has no binary packages any more. It takes
 minutes, so the result is kept in the build cache, named by all that decides it:
-the packages' versions and checksums, the configurations and this file.
+the packages' checksums, the compiler, the configurations and the recipe's number.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from project import BuildError, digest, jobs, locked
 from guestkit.deb import Package
 
 KCONFIG = Path(__file__).parent / "kconfig"
+
+#: To be raised when _Build changes what comes out of it.
+KERNEL_RECIPE, PROGRAMS_RECIPE = "1", "2"
 
 #: Seconds since 1970 that builds believe it is, so that they are repeatable.
 _DATE = "1700000000"
@@ -98,21 +101,15 @@ def ensure(recipe: dict[str, Any], archive: Archive, cache: Path) -> SourceGuest
     libc = recipe["libc"]
     entries = archive.show_all([recipe["source"], libc])
     tarballs = archive.source("busybox")
-    common = (
-        _toolchain_version(recipe),
-        recipe["toolchain"],
-        recipe["kernel_arch"],
-        Path(__file__),
-    )
-    kernel = entries[recipe["source"]]["SHA256"]
+    common = (_toolchain_version(recipe), recipe["toolchain"], recipe["kernel_arch"])
+    kernel = (KERNEL_RECIPE, entries[recipe["source"]]["SHA256"], *_configs(recipe))
     programs = (
-        entries[libc]["SHA256"],
-        *(_sha256(t) for t in tarballs),
-        KCONFIG / "busybox.config",
+        *(PROGRAMS_RECIPE, entries[libc]["SHA256"]),
+        *(*map(_sha256, tarballs), KCONFIG / "busybox.config"),
     )
     base = cache / "guest-source"
     base.mkdir(parents=True, exist_ok=True)
-    kernel_done = base / f"{recipe['arch']}-kernel-{digest(*common, kernel, *_configs(recipe))}"
+    kernel_done = base / f"{recipe['arch']}-kernel-{digest(*common, *kernel)}"
     programs_done = base / f"{recipe['arch']}-programs-{digest(*common, *programs)}"
 
     def debs(name: str) -> Path:
@@ -294,7 +291,7 @@ class _Build:
 
     def _libc(self, deb: Path) -> None:
         """The shared libraries that busybox needs."""
-        wanted = r"usr/[^/]+/lib/(libc|libm|libresolv|ld[^/]*)\.so\.\d+$"
+        wanted = r"usr/[^/]+/lib(64)?/(libc|libm|libresolv|ld[^/]*)\.so\.\d+$"
         with Package(deb, self.scratch) as package:
             for path in package.paths(wanted):
                 target = self.out / "lib" / path.rsplit("/", 1)[1]
