@@ -1,5 +1,5 @@
 # Devices on buses that most machines have. Included by every target.
-CONFIG_AHCI=y
+CONFIG_AHCI_ICH9=y
 CONFIG_BOCHS_DISPLAY=y
 CONFIG_E1000_PCI=y
 CONFIG_LSI_SCSI_PCI=y
