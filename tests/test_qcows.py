@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from images import image_with_root
+from images import add_snapshots, image_with_root
 
 import pandalite.qcows
 from pandalite._bindings import loader
@@ -88,7 +88,7 @@ def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         request = json.loads(sys.argv[3])
         with open({str(calls)!r}, "a") as file:
             file.write(json.dumps(dict(request, pid=os.getpid())) + "\\n")
-        from images import image_with_root
+        from images import add_snapshots, image_with_root
         exec(Path({str(orders)!r}).read_text())
         """)
     )
@@ -399,6 +399,23 @@ def test_old_images_are_deleted(guests: Path, child: Path) -> None:
     Qcows.remove_image("i386")
     assert not any(p.parent.exists() for p in made)
     assert other.exists()
+
+
+def test_other_name_of_the_snapshot(home: Path) -> None:
+    final = home / "images" / f"root-mine-{'0' * 16}" / "root.qcow2"
+    made = []
+
+    def fill(path: Path) -> None:
+        made.append(path)
+        qcow2.create(path, 64 << 20)
+        add_snapshots(path, ["ready"])
+
+    for _ in range(2):
+        assert roots.make("root-mine", final, fill, 10, "ready") == final
+    assert len(made) == 1
+    with pytest.raises(ImageError, match="no snapshot was saved"):
+        roots.make("root-mine", final, fill, 10, "root")
+    assert qcow2.validate(final).has_snapshot("ready")
 
 
 def test_no_core_library(guests: Path, child: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,16 +41,6 @@ def words() -> list[str]:
     return ["-net", "none", *run, "-append", "console=ttyS0 quiet nokaslr"]
 
 
-def is_here() -> bool:
-    try:
-        return "x86_64" in loader.available() and guest().kernel.exists()
-    except ImageError:
-        return False
-
-
-pytestmark = pytest.mark.skipif(not is_here(), reason="the x86_64 core and guest are not built")
-
-
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "home"

@@ -79,8 +79,7 @@ def probe(name: str, table: dict[str, Any], libpanda_path: str | None, timeout: 
     disk = overlay.run_directory() / f"add-{name}-{os.getpid()}.qcow2"
     with contextlib.ExitStack() as stack:
         stack.callback(disk.unlink, missing_ok=True)
-        size = qcow2.validate(table["qcow"]).virtual_size
-        qcow2.create(disk, -(-size // 512) * 512, backing_file=table["qcow"])
+        qcow2.create_on_top(disk, table["qcow"])
         request = {
             "arch": table["arch"],
             "library": str(library),

@@ -28,6 +28,7 @@ __all__ = [
     "is_held",
     "lock",
     "make_directory",
+    "new_disk",
     "private_copy",
     "remember_digest",
     "remove_leftovers",
@@ -239,10 +240,10 @@ def hold(directory: Path) -> int | None:
     return None
 
 
-def is_held(directory: Path) -> bool:
-    """Whether any process has marked a directory as in use with :func:`hold`."""
+def is_held(path: Path) -> bool:
+    """Whether any process holds a :func:`lock` file, or a directory with :func:`hold`."""
     try:
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
@@ -254,6 +255,18 @@ def is_held(directory: Path) -> bool:
     return False
 
 
+def new_disk(image: Path, where: Path) -> Path:
+    """Make an empty file in a directory, for the disk of one run of an image."""
+    import tempfile
+
+    try:
+        handle, name = tempfile.mkstemp(".qcow2", f"{image.stem}-{os.getpid()}-", where)
+    except OSError as error:
+        raise ImageError(f"cannot write to {where}: {error.strerror}") from error
+    os.close(handle)
+    return Path(name)
+
+
 def private_copy(source: Path, directory: Path | None = None) -> Path:
     """Copy an image so that one run can change it; returns the copy's path.
 
@@ -263,16 +276,10 @@ def private_copy(source: Path, directory: Path | None = None) -> Path:
     as soon as QEMU has opened it. Default directory: the cache's ``run``.
     """
     import shutil
-    import tempfile
 
-    where = make_directory(home() / "run" if directory is None else directory)
+    copy = new_disk(source, make_directory(home() / "run" if directory is None else directory))
     try:
-        handle, name = tempfile.mkstemp(".qcow2", f"{source.stem}-{os.getpid()}-", where)
-    except OSError as error:
-        raise ImageError(f"cannot write to {where}: {error.strerror}") from error
-    copy = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as out, source.open("rb") as file:
+        with copy.open("wb") as out, source.open("rb") as file:
             try:
                 left = os.fstat(file.fileno()).st_size
                 while left > 0:

@@ -65,10 +65,15 @@ def items() -> list[Item]:
     """What is in the cache, without leftovers; the longest unused first."""
     found = []
     for directory in _directories(cache.images_dir()):
-        made = re.match(r"(tiny|root)-.+-[0-9a-f]{16}$", directory.name)
-        found.append(_item("snapshot" if made else "image", directory))
+        found.append(_item("snapshot" if _family(directory) else "image", directory))
     found += [_item("guest", directory) for directory in _directories(cache.home() / "guests")]
     return sorted(found, key=lambda item: item.used)
+
+
+def _family(directory: Path) -> str | None:
+    """The family (:func:`.roots.make`) of a disk that was made; None of anything else."""
+    made = re.fullmatch(r"((tiny|root)-.+)-[0-9a-f]{16}", directory.name)
+    return made[1] if made else None
 
 
 def _directories(path: Path) -> list[Path]:
@@ -112,31 +117,16 @@ def in_use(path: Path) -> bool:
         return _locked(path)
     if cache.is_held(path):
         return True
-    made = re.match(r"((tiny|root)-.+)-[0-9a-f]{16}$", path.name)
-    family = path.with_name(f"{made[1]}.lock") if made else None
+    family = _family(path)
     places = [p for p in path.rglob("*") if p.is_file() and not p.is_symlink()]
     if any(_locked(place) for place in places):
         return True
-    return family is not None and _flocked(family)
-
-
-def _flocked(path: Path) -> bool:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return family is not None and cache.is_held(path.with_name(f"{family}.lock"))
 
 
 def _locked(path: Path) -> bool:
     """Whether a file has a lock of any kind: QEMU locks bytes of its images."""
-    if _flocked(path):
+    if cache.is_held(path):
         return True
     # struct flock of 64-bit Linux: type, whence, start, length, process.
     wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
@@ -182,8 +172,7 @@ def _delete(item: Item) -> bool:
         with contextlib.suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         return not path.exists()
-    made = re.match(r"((tiny|root)-.+)-[0-9a-f]{16}$", path.name)
-    name = made[1] if made and item.kind == "snapshot" else f"delete-{path.name}"
+    name = _family(path) if item.kind == "snapshot" else f"delete-{path.name}"
     try:
         with cache.lock(cache.images_dir() / f"{name}.lock", 0):
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -45,9 +45,7 @@ def _state(entry: Entry) -> tuple[str, Path | None]:
         files = store.present(entry)
         return ("missing", None) if files is None else ("here", files.disk)
     except ImageError:
-        missing = entry.kind == "tiny" and not any(
-            (d / "manifest.json").exists() for d in tiny.guest_directories(entry.guest)
-        )
+        missing = entry.kind == "tiny" and not tiny.is_here(entry.guest)
         gone = entry.files and entry.files[0].path and not entry.files[0].path.exists()
         return ("missing" if missing or gone else "damaged"), None
 

@@ -28,21 +28,17 @@ def ensure_guest(entry: Entry, *, download: bool = True) -> None:
     Where there is none, nothing is done: who looks for the guest tells what to do.
     """
     there = guest_urls() or os.environ.get("PANDALITE_IMAGE_MIRROR")
-    if download and there and not _is_here(entry.guest):
+    if download and there and not tiny.is_here(entry.guest):
         fetch_guest(entry)
-
-
-def _is_here(arch: str) -> bool:
-    return any((d / "manifest.json").exists() for d in tiny.guest_directories(arch))
 
 
 def fetch_guest(entry: Entry, progress: bool | None = None) -> Path:
     """Have a tiny guest here: the one that is, or download it; returns its directory."""
     arch = entry.guest
-    if not _is_here(arch):
+    if not tiny.is_here(arch):
         cache.make_directory(cache.home() / "guests")
         with cache.lock(cache.home() / "guests" / f"{arch}-fetch.lock", store.LOCK_TIMEOUT):
-            if not _is_here(arch):  # another process was first
+            if not tiny.is_here(arch):  # another process was first
                 _download(entry, progress)
     return tiny.find_guest(arch).directory
 

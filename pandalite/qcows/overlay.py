@@ -57,7 +57,7 @@ def private_disk(image: Path, directory: Path | None = None) -> Path:
         return disk
     if movable and small and count:
         return cache.private_copy(image, where)
-    disk = _new_file(image, where)
+    disk = cache.new_disk(image, where)
     try:
         create_overlay(disk, image)
         return disk
@@ -84,17 +84,8 @@ def run_directory() -> Path:
     return Path(tempfile.gettempdir())
 
 
-def _new_file(image: Path, where: Path) -> Path:
-    try:
-        handle, name = tempfile.mkstemp(".qcow2", f"{image.stem}-{os.getpid()}-", where)
-    except OSError as error:
-        raise ImageError(f"cannot write to {where}: {error.strerror}") from error
-    os.close(handle)
-    return Path(name)
-
-
 def _cloned(image: Path, where: Path) -> Path | None:
-    disk = _new_file(image, where)
+    disk = cache.new_disk(image, where)
     with contextlib.suppress(OSError):
         if cache.clone(image, disk):
             return disk

@@ -22,6 +22,7 @@ __all__ = [
     "Info",
     "Snapshot",
     "create",
+    "create_on_top",
     "is_qcow2",
     "list_snapshots",
     "make_header",
@@ -158,6 +159,11 @@ def make_header(
         *(l1[0], l1[1], refcounts[1], refcounts[0], snapshots[0], snapshots[1]),
     )
     return header + _HEADER_V3.pack(0, 0, 0, 4, 104) + extensions + name
+
+
+def create_on_top(path: str | os.PathLike[str], image: str | os.PathLike[str]) -> Path:
+    """Make an empty overlay of an image, as big as it in whole sectors; returns its path."""
+    return create(path, -(-validate(image).virtual_size // 512) * 512, backing_file=image)
 
 
 def is_qcow2(path: str | os.PathLike[str]) -> bool:

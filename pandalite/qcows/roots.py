@@ -46,7 +46,7 @@ def key(parts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def usable(disk: Path, snapshot: str = SNAPSHOT) -> bool:
+def usable(disk: Path, snapshot: str) -> bool:
     """Whether a finished disk is there. Marks it as used, for the clean-up."""
     try:
         if not qcow2.validate(disk).has_snapshot(snapshot):
@@ -58,22 +58,33 @@ def usable(disk: Path, snapshot: str = SNAPSHOT) -> bool:
     return True
 
 
-def make(family: str, final: Path, fill: Callable[[Path], None], timeout: float) -> Path:
+def make(
+    family: str,
+    final: Path,
+    fill: Callable[[Path], None],
+    timeout: float,
+    snapshot: str = SNAPSHOT,
+) -> Path:
     """Have a disk made by ``fill`` if it is not there, under the family's lock.
 
-    ``fill`` is given the path to make it at. Other processes that want the same
+    ``fill`` is given the path to make it at; ImageError if the disk then has no
+    snapshot of that name. Other processes that want the same
     disk wait, for ``timeout`` seconds at most. Old disks of the family, the
     directories ``<family>-*``, are deleted.
     """
-    if usable(final):
+    if usable(final, snapshot):
         return final
     with cache.lock(cache.images_dir() / f"{family}.lock", timeout + 2 * GRACE):
-        if usable(final):
+        if usable(final, snapshot):
             return final
         for directory in family_directories(family):
             cache.remove_leftovers(directory)
         with cache.atomic_file(final) as partial:
             fill(partial)
+            if not qcow2.validate(partial).has_snapshot(snapshot):
+                raise ImageError(
+                    f"the guest of {family} was booted, but no snapshot was saved in {partial}"
+                )
         _remove_old(family)
     return final
 
@@ -159,19 +170,13 @@ def root_disk(
                 f"{reason}, and a new one cannot be made, because the prompt of the guest is "
                 "not known: add prompt to its entry"
             )
-        qcow2.create(partial, _whole_sectors(files.disk), backing_file=files.disk)
+        qcow2.create_on_top(partial, files.disk)
         try:
             boot(_request(entry, library, partial, snapshot, timeout), entry.name, timeout)
         except ImageError as error:
             raise ImageError(f"{reason}. Booting it for a new one failed: {error}") from error
-        if not qcow2.validate(partial).has_snapshot(snapshot):
-            raise ImageError(f"{entry.name} was booted, but no snapshot was saved in {partial}")
 
-    return make(f"root-{entry.name}", final, fill, timeout)
-
-
-def _whole_sectors(disk: Path) -> int:
-    return -(-qcow2.validate(disk).virtual_size // 512) * 512
+    return make(f"root-{entry.name}", final, fill, timeout, snapshot)
 
 
 def _take_over(
