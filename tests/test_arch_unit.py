@@ -509,3 +509,124 @@ def test_dumps(
     assert captured.out.startswith("PC: 0x1000\n")
     assert captured.out.count("cannot be read") == 8
     assert "stack pointer is 0" in captured.err
+
+
+# ---- the other families ----
+
+OTHERS = ["arm", "aarch64", "mips", "mipsel", "mips64", "mips64el", "ppc", "ppc64", "riscv64"]
+
+#: Stack pointer, return address (None: a register of the core), value, system call.
+ABI = {
+    "arm": ("SP", "LR", "R0", "R7"),
+    "aarch64": ("SP", "LR", "X0", "XR"),
+    **dict.fromkeys(["mips", "mipsel", "mips64", "mips64el"], ("SP", "RA", "V0", "V0")),
+    **dict.fromkeys(["ppc", "ppc64"], ("SP", None, "R3", "R0")),
+    "riscv64": ("SP", "RA", "A0", "A7"),
+}
+
+
+def other(name: str) -> tuple[FakePanda, PandaArch]:
+    panda = FakePanda(name)
+    panda.lib.values.update(CR0=bytes(4), LR=(0x4321).to_bytes(panda.register_size, "little"))
+    if name == "aarch64":
+        panda.cpu.env_ptr.aarch64 = True
+    return panda, make_arch(panda)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_register_of_other_families(name: str) -> None:
+    panda, arch = other(name)
+    special = {arch.reg_pc, arch.reg_zero}
+    assert set(arch.registers.values()) == set(range(16 if name == "arm" else 32))
+    for key, number in {
+        **arch.registers,
+        **{a: arch.registers[r] for a, r in arch.aliases.items()},
+    }.items():
+        if number in special:
+            continue
+        for form in (key, key.lower(), number):
+            arch.set_reg(panda.cpu, form, 0x1000 + number)
+            assert arch.general_registers(panda.cpu)[number] == 0x1000 + number
+            assert arch.get_reg(panda.cpu, form) == 0x1000 + number
+    with pytest.raises(ValueError, match="does not fit"):
+        arch.set_reg(panda.cpu, arch.reg_sp, 1 << panda.bits)
+    with pytest.raises(ValueError, match="has no register 'EAX'"):
+        arch.get_reg(panda.cpu, "EAX")
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_conventions_of_other_families(name: str) -> None:
+    panda, arch = other(name)
+    sp, link, value, number = ABI[name]
+    assert arch.registers[sp] == arch.reg_sp
+    arch.set_reg(panda.cpu, link or "LR", 0x4320)
+    assert arch.get_return_address(panda.cpu) == 0x4320
+    for convention, places in arch.call_conventions.items():
+        for index, place in enumerate(places):
+            if not place.startswith("stack_"):
+                arch.set_arg(panda.cpu, index, 0x77 + index, convention)
+                assert arch.get_reg(panda.cpu, place) == 0x77 + index
+                assert arch.get_arg(panda.cpu, index, convention) == 0x77 + index
+    assert arch.call_conventions["syscall"][0] == number
+    for convention in arch.reg_retval:
+        arch.set_retval(panda.cpu, 0x55, convention)
+        assert arch.get_reg(panda.cpu, value) == 0x55 == arch.get_retval(panda.cpu, convention)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_failed_system_calls(name: str) -> None:
+    panda, arch = other(name)
+    value = ABI[name][2]
+    arch.set_retval(panda.cpu, -13, "syscall", failure=True)
+    assert arch.get_retval(panda.cpu, "syscall") == -13
+    flagged = name.startswith(("mips", "ppc"))
+    assert arch.get_reg(panda.cpu, value) == (13 if flagged else (1 << panda.bits) - 13)
+    arch.set_retval(panda.cpu, 13, "syscall", failure=False)
+    assert arch.get_retval(panda.cpu, "syscall") == 13
+    # Only system calls have the flag.
+    arch.set_retval(panda.cpu, 13, "syscall", failure=True)
+    assert arch.get_retval(panda.cpu) == 13
+
+
+@pytest.mark.parametrize("name", ["mips", "mips64", "riscv64"])
+def test_register_zero(name: str) -> None:
+    panda, arch = other(name)
+    for key in ("ZERO", "zero", 0):
+        arch.set_reg(panda.cpu, key, 5)
+        assert arch.get_reg(panda.cpu, key) == 0
+
+
+def test_arm_program_counter() -> None:
+    panda, arch = other("arm")
+    for address, key in enumerate(("IP", "r15", 15, "PC")):
+        arch.set_reg(panda.cpu, key, 0x8000 + 4 * address)
+        assert panda.lib.pc == 0x8000 + 4 * address
+    arch.set_reg(panda.cpu, "LR", 0x1235)
+    assert arch.get_return_address(panda.cpu) == 0x1234
+
+
+def test_lower_halves() -> None:
+    panda, arch = other("aarch64")
+    arch.set_reg(panda.cpu, "X3", 0x1122334455667788)
+    assert arch.get_reg(panda.cpu, "w3") == 0x55667788
+    arch.set_reg(panda.cpu, "W3", 1)
+    assert arch.get_reg(panda.cpu, "X3") == 0x1122334400000001
+    with pytest.raises(ValueError, match="W31"):
+        arch.get_reg(panda.cpu, "W31")
+
+
+def test_32_bit_code_on_a_64_bit_cpu() -> None:
+    panda, arch = other("aarch64")
+    panda.cpu.env_ptr.aarch64 = False
+    registers = panda.cpu.env_ptr.regs
+    arch.set_reg(panda.cpu, "R3", 7)
+    assert registers[3] == 7 and arch.get_arg(panda.cpu, 3, "arm64") == 7
+    arch.set_retval(panda.cpu, -13, "syscall")
+    assert registers[0] == 0xFFFFFFF3
+    assert arch.get_retval(panda.cpu, "syscall") == -13
+    with pytest.raises(ValueError, match="32 bits"):
+        arch.set_reg(panda.cpu, "PC", 1 << 32)
+    with pytest.raises(ValueError, match="X0"):
+        arch.get_reg(panda.cpu, "X0")
+    panda.cpu.env_ptr.aarch64 = True
+    assert arch.get_reg(panda.cpu, "X0") == 0

@@ -119,7 +119,9 @@ class PandaArch:
     def __init__(self, panda: ArchHost) -> None:
         """Bind to a :class:`~pandalite.Panda`; done by its constructor."""
         self.panda = panda
-        self._mask = (1 << panda.bits) - 1
+        #: Bytes in a general register, an address and a stack word.
+        self._width = self.register_width or panda.register_size
+        self._mask = (1 << self._width * 8) - 1
         #: Names as users write them most, so that the common case is one lookup.
         self._index: dict[Register, int] = {}
         self._numbers = {**self.registers}
@@ -127,11 +129,9 @@ class PandaArch:
         for name, number in self._numbers.items():
             for key in (name, name.lower(), number):
                 self._index[key] = number
-        #: Those that writing is more than a store to the register file.
-        self._read_only = {n for n in (self.reg_pc, self.reg_zero) if n is not None}
-        #: The others, by all their names.
-        self._writable = {k: n for k, n in self._index.items() if n not in self._read_only}
-        self._width = self.register_width or panda.register_size
+        #: Those whose writing is no more than a store to the register file.
+        special = (self.reg_pc, self.reg_zero)
+        self._writable = {k: n for k, n in self._index.items() if n not in special}
         #: Parts of registers, likewise: register, shift and mask.
         self._parts: dict[str, tuple[int, int, int]] = {}
         self._named_parts = {**self.sub_registers}
@@ -225,7 +225,7 @@ class PandaArch:
             StateError: if the guest runs and this is no callback, or one that
                 cannot redirect it.
         """
-        self._check(self.panda.lib.panda_set_pc(cpu, self._fit(val, self.panda.bits, "PC")))
+        self._check(self.panda.lib.panda_set_pc(cpu, self._fit(val, self._width * 8, "PC")))
 
     def _get_any(self, cpu: PandaCPU, reg: Register) -> Any:
         if isinstance(reg, str):
@@ -400,9 +400,16 @@ class PandaArch:
         return [self.get_arg(cpu, idx, convention) for idx in range(num)]
 
     def get_retval(self, cpu: PandaCPU, convention: str = "default") -> int:
-        """Return what a function returned; of a system call, as a signed number."""
+        """Return what a function returned.
+
+        Of a system call it is a signed number, negative on failure, also where
+        the failure is told by another register than the error number's.
+        """
         value: int = self.get_reg(cpu, self._retval_register(convention))
-        return self._signed(value) if convention == "syscall" else value
+        if convention != "syscall":
+            return value
+        value = self._signed(value)
+        return -value if self._syscall_failed(cpu) else value
 
     def set_retval(
         self, cpu: PandaCPU, val: int, convention: str = "default", failure: bool = False
@@ -411,9 +418,20 @@ class PandaArch:
 
         Args:
             failure: says that a system call failed where that is told by
-                another register than the value's (MIPS).
+                another register than the value's (MIPS, PowerPC). A negative
+                ``val`` is then stored as the positive error number it is there.
         """
+        if convention == "syscall" and self._set_syscall_failed(cpu, failure) and failure:
+            val = abs(val)
         self.set_reg(cpu, self._retval_register(convention), val)
+
+    def _syscall_failed(self, cpu: PandaCPU) -> bool:
+        """Whether a flag beside the value says that a system call failed."""
+        return False
+
+    def _set_syscall_failed(self, cpu: PandaCPU, failure: bool) -> bool:
+        """Set that flag; False where there is none."""
+        return False
 
     def get_return_value(self, cpu: PandaCPU, convention: str = "default") -> int:
         """Return :meth:`get_retval`; its former name."""
@@ -462,7 +480,7 @@ class PandaArch:
 
     def _signed(self, value: int) -> int:
         value &= self._mask
-        return value - (self._mask + 1) if value >> (self.panda.bits - 1) else value
+        return value - (self._mask + 1) if value >> (self._width * 8 - 1) else value
 
     # ---- the stack ----
 
@@ -475,13 +493,13 @@ class PandaArch:
         return value
 
     def _read_stack(self, cpu: PandaCPU, word: int) -> int:
-        size = self.panda.register_size
+        size = self._width
         address = self._sp(cpu) + size * word & self._mask
         value: int = self.panda.virtual_memory_read(cpu, address, size, fmt="int")
         return value
 
     def _write_stack(self, cpu: PandaCPU, word: int, val: int | bytes) -> None:
-        size = self.panda.register_size
+        size = self._width
         address = self._sp(cpu) + size * word & self._mask
         if isinstance(val, (bytes, bytearray)):
             data = bytes(val)
@@ -502,7 +520,7 @@ class PandaArch:
 
     def dump_stack(self, cpu: PandaCPU, words: int = 8) -> None:
         """Print the words from the stack pointer upward, and what they point to."""
-        size = self.panda.register_size
+        size = self._width
         base = self._sp(cpu)
         if base == 0:
             warn("the stack pointer is 0: there is no stack at this point")

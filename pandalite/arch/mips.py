@@ -53,30 +53,12 @@ class MipsArch(PandaArch):
         }
     )
 
-    def get_retval(self, cpu: PandaCPU, convention: str = "default") -> int:
-        """Return what a function returned.
+    def _syscall_failed(self, cpu: PandaCPU) -> bool:
+        return bool(self.get_reg(cpu, "A3") == 1)
 
-        Of a system call that failed, which A3 tells, it is the negative of the
-        error number.
-        """
-        value = super().get_retval(cpu, convention)
-        if convention == "syscall" and self.get_reg(cpu, "A3") == 1:
-            return -value
-        return value
-
-    def set_retval(
-        self, cpu: PandaCPU, val: int, convention: str = "default", failure: bool = False
-    ) -> None:
-        """Set what a function returns.
-
-        Of a system call, ``failure`` goes to A3; a negative ``val`` is then stored
-        as the positive error number that the kernel's interface has.
-        """
-        if convention == "syscall":
-            self.set_reg(cpu, "A3", int(failure))
-            if failure and val < 0:
-                val = -val
-        super().set_retval(cpu, val, convention, failure)
+    def _set_syscall_failed(self, cpu: PandaCPU, failure: bool) -> bool:
+        self.set_reg(cpu, "A3", int(failure))
+        return True
 
     def get_call_return(self, cpu: PandaCPU) -> int:
         """Return :meth:`get_return_address`; its former name."""
@@ -101,14 +83,9 @@ class Mips64Arch(MipsArch):
         )
     )
     aliases = MappingProxyType({"R30": "S8", "FP": "S8"})
-    reg_retval = MappingProxyType(
-        {"default": "V0", "mips": "V0", "syscall": "V0", "linux_kernel": "V0"}
-    )
     call_conventions = MappingProxyType(
         {
-            "default": ("A0", "A1", "A2", "A3"),
-            "mips": ("A0", "A1", "A2", "A3"),
-            "linux_kernel": ("A0", "A1", "A2", "A3"),
+            **MipsArch.call_conventions,
             "syscall": ("V0", "A0", "A1", "A2", "A3", "A4", "A5"),
         }
     )

@@ -40,31 +40,13 @@ class PowerPCArch(PandaArch):
         }
     )
 
-    def get_retval(self, cpu: PandaCPU, convention: str = "default") -> int:
-        """Return what a function returned.
+    def _syscall_failed(self, cpu: PandaCPU) -> bool:
+        return bool(self.get_reg(cpu, "CR0") & _SO)
 
-        Of a system call that failed, which the summary overflow bit of CR0 tells,
-        it is the negative of the error number.
-        """
-        value = super().get_retval(cpu, convention)
-        if convention == "syscall" and self.get_reg(cpu, "CR0") & _SO:
-            return -value
-        return value
-
-    def set_retval(
-        self, cpu: PandaCPU, val: int, convention: str = "default", failure: bool = False
-    ) -> None:
-        """Set what a function returns.
-
-        Of a system call, ``failure`` goes to CR0; a negative ``val`` is then stored
-        as the positive error number that the kernel's interface has.
-        """
-        if convention == "syscall":
-            field = self.get_reg(cpu, "CR0") & ~_SO
-            self.set_reg(cpu, "CR0", field | (_SO if failure else 0))
-            if failure and val < 0:
-                val = -val
-        super().set_retval(cpu, val, convention, failure)
+    def _set_syscall_failed(self, cpu: PandaCPU, failure: bool) -> bool:
+        field = self.get_reg(cpu, "CR0") & ~_SO
+        self.set_reg(cpu, "CR0", field | (_SO if failure else 0))
+        return True
 
     def get_return_address(self, cpu: PandaCPU) -> int:
         """Return where a function returns to, at its entry: LR."""

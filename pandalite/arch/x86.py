@@ -89,16 +89,9 @@ class X86_64Arch(PandaArch):
     #: Descriptor-table registers and system segments.
     reg_names_mmr: Sequence[str] = ("LDT", "TR", "GDT", "IDT")
 
-    def get_retval(self, cpu: PandaCPU, convention: str = "default") -> int:
-        """Return what a function returned.
-
-        Of a system call it is a signed number, negative on failure: FreeBSD's
-        error numbers, which the carry flag marks, are negated.
-        """
-        value = super().get_retval(cpu, convention)
-        if convention == "syscall" and self._is_freebsd() and self.get_reg(cpu, "EFLAGS") & 1:
-            return -value
-        return value
+    def _syscall_failed(self, cpu: PandaCPU) -> bool:
+        # FreeBSD: the carry flag marks an error number.
+        return self._is_freebsd() and bool(self.get_reg(cpu, "EFLAGS") & 1)
 
     def get_return_address(self, cpu: PandaCPU) -> int:
         """Return where a function returns to, at its entry: the word at the stack pointer."""
