@@ -6,9 +6,9 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "arch/arm.h"
 #include "arch/env_fields.h"
 #include "cpregs.h"
-#include "exec/cputlb.h"
 #include "internals.h"
 
 uint64_t panda_arch_get_pc(CPUState *cs)
@@ -56,7 +56,7 @@ uint64_t panda_arch_get_ksp(CPUState *cs)
  * The base of the page tables of the lower half, without attributes and
  * without the address-space number, which is reused.
  */
-static uint64_t table_base(CPUARMState *env, uint64_t ttbr)
+uint64_t panda_arm_table_base(CPUARMState *env, uint64_t ttbr)
 {
     if (is_a64(env) || arm_el_is_aa64(env, 1)) {
         return ttbr & MAKE_64BIT_MASK(1, 47);
@@ -68,19 +68,13 @@ static uint64_t table_base(CPUARMState *env, uint64_t ttbr)
     return ttbr & 0xffffff80u;
 }
 
-uint64_t panda_arm_asid_of_ttbr(CPUState *cs, uint64_t ttbr);
-uint64_t panda_arm_asid_of_ttbr(CPUState *cs, uint64_t ttbr)
-{
-    return table_base(cpu_env(cs), ttbr);
-}
-
 uint64_t panda_arch_get_asid(CPUState *cs)
 {
     CPUARMState *env = cpu_env(cs);
 
-    return table_base(env, arm_el_is_aa64(env, 1)
-                           ? env->cp15.ttbr0_el[1]
-                           : A32_BANKED_CURRENT_REG_GET(env, ttbr0));
+    return panda_arm_table_base(env, arm_el_is_aa64(env, 1)
+                                ? env->cp15.ttbr0_el[1]
+                                : A32_BANKED_CURRENT_REG_GET(env, ttbr0));
 }
 
 bool panda_arch_in_kernel(CPUState *cs)
@@ -152,8 +146,7 @@ static void write_spsr(CPUState *cs, unsigned index, const uint8_t *buf)
 
 static void write_system(CPUState *cs, unsigned index, const uint8_t *buf)
 {
-    write_field(cs, index, buf);
-    tlb_flush(cs);
+    write_mmu_field(cs, index, buf);
     arm_rebuild_hflags(cpu_env(cs));
 }
 
@@ -218,28 +211,17 @@ static void write_fpscr(CPUState *cs, unsigned index, const uint8_t *buf)
     arm_rebuild_hflags(env);
 }
 
-#define FPSCR_ENTRIES                                                         \
-    { "FPSCR", 4, true, read_fpscr, write_fpscr, 0 },                         \
-    { "FPCR", 4, true, read_fpscr, write_fpscr, 1 },                          \
-    { "FPSR", 4, false, read_fpscr, write_fpscr, 2 }
-
 /* ---- the table ---- */
 
-/* Eight names with the same prefix; V is a macro of one number. */
-#define EIGHT(V, a, b, c, d, e, f, g, h)                                      \
-    V(a), V(b), V(c), V(d), V(e), V(f), V(g), V(h)
-#define THIRTY_TWO(V)                                                         \
-    EIGHT(V, 0, 1, 2, 3, 4, 5, 6, 7),                                         \
-    EIGHT(V, 8, 9, 10, 11, 12, 13, 14, 15),                                   \
-    EIGHT(V, 16, 17, 18, 19, 20, 21, 22, 23),                                 \
-    EIGHT(V, 24, 25, 26, 27, 28, 29, 30, 31)
 #define D_REG(n) FP_ENTRY(n, "D", 8, n)
 #define V_REG(n) FP_ENTRY(n, "V", 16, (n) * 2)
 
 static const PandaRegister registers[] = {
     { "CPSR", 4, true, read_cpsr, write_cpsr, 0 },
     { "SPSR", 4, false, read_spsr, write_spsr, 0 },
-    FPSCR_ENTRIES,
+    { "FPSCR", 4, true, read_fpscr, write_fpscr, 0 },
+    { "FPCR", 4, true, read_fpscr, write_fpscr, 1 },
+    { "FPSR", 4, false, read_fpscr, write_fpscr, 2 },
     SYSTEM32("SCTLR", cp15.sctlr_el[1]),
     SYSTEM32("TTBCR", cp15.tcr_el[1]),
     SYSTEM32("CONTEXTIDR", cp15.contextidr_el[1]),

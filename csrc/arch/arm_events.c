@@ -3,12 +3,10 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "core/internal.h"
+#include "arch/arm.h"
 #include "cpregs.h"
 #include "exec/exec-all.h"
 #include "exec/helper-proto.h"
-
-uint64_t panda_arm_asid_of_ttbr(CPUState *cs, uint64_t ttbr);
 
 /* Is it one of the registers with the base of the lower half's page tables? */
 static bool is_ttbr0(const ARMCPRegInfo *ri)
@@ -24,7 +22,7 @@ static bool is_vetoed(CPUARMState *env, const ARMCPRegInfo *ri,
 
     return is_ttbr0(ri)
         && panda_raise_asid_changed(cs, panda_arch_get_asid(cs),
-                                    panda_arm_asid_of_ttbr(cs, value), ra);
+                                    panda_arm_table_base(env, value), ra);
 }
 
 void __real_helper_set_cp_reg(CPUARMState *env, const void *ri, uint32_t val);

@@ -4,10 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "arch/env_fields.h"
-#include "exec/cputlb.h"
 #include "internal.h"
-
-#define WORD sizeof(target_ulong)
 
 uint64_t panda_arch_get_pc(CPUState *cs)
 {
@@ -80,12 +77,6 @@ static void write_status(CPUState *cs, unsigned index, const uint8_t *buf)
     tlb_flush(cs);
 }
 
-static void write_entryhi(CPUState *cs, unsigned index, const uint8_t *buf)
-{
-    write_field(cs, index, buf);
-    tlb_flush(cs);
-}
-
 /* ---- floating point ---- */
 
 static void read_fpr(CPUState *cs, unsigned index, uint8_t *buf)
@@ -129,8 +120,7 @@ static const PandaRegister registers[] = {
     PLAIN("CP0_EPC", CP0_EPC),
     PLAIN("CP0_ERROREPC", CP0_ErrorEPC),
     PLAIN("CP0_BADVADDR", CP0_BadVAddr),
-    { "CP0_ENTRYHI", WORD, true, read_field, write_entryhi,
-      FIELD_INDEX(CP0_EntryHi) },
+    MMU("CP0_ENTRYHI", CP0_EntryHi),
     PLAIN("CP0_ENTRYLO0", CP0_EntryLo0),
     PLAIN("CP0_ENTRYLO1", CP0_EntryLo1),
     PLAIN("CP0_CONTEXT", CP0_Context),
@@ -145,10 +135,7 @@ static const PandaRegister registers[] = {
     { "FCCR", 4, false, read_fccr, write_fccr, 0 },
     PLAIN("FCSR", active_fpu.fcr31),
     PLAIN("FIR", active_fpu.fcr0),
-    FPR(0), FPR(1), FPR(2), FPR(3), FPR(4), FPR(5), FPR(6), FPR(7),
-    FPR(8), FPR(9), FPR(10), FPR(11), FPR(12), FPR(13), FPR(14), FPR(15),
-    FPR(16), FPR(17), FPR(18), FPR(19), FPR(20), FPR(21), FPR(22), FPR(23),
-    FPR(24), FPR(25), FPR(26), FPR(27), FPR(28), FPR(29), FPR(30), FPR(31),
+    THIRTY_TWO(FPR),
 };
 
 const PandaRegister *panda_arch_registers(unsigned *count)

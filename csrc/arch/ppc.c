@@ -4,7 +4,6 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "arch/env_fields.h"
-#include "exec/cputlb.h"
 #include "helper_regs.h"
 #include "mmu-hash64.h"
 
@@ -107,12 +106,6 @@ static void write_msr(CPUState *cs, unsigned index, const uint8_t *buf)
     tlb_flush(cs);
 }
 
-static void write_mmu(CPUState *cs, unsigned index, const uint8_t *buf)
-{
-    write_field(cs, index, buf);
-    tlb_flush(cs);
-}
-
 static void write_fpscr(CPUState *cs, unsigned index, const uint8_t *buf)
 {
     ppc_store_fpscr(cpu_env(cs), ldn_le_p(buf, WORD));
@@ -132,9 +125,6 @@ static void write_fpr(CPUState *cs, unsigned index, const uint8_t *buf)
 
 /* ---- the table ---- */
 
-#define MMU(name, field)                                                      \
-    { name, sizeof_field(CPUArchState, field), true, read_field, write_mmu,   \
-      FIELD_INDEX(field) }
 #define FPR(n) { "F" #n, 8, false, read_fpr, write_fpr, n }
 #define CRF(n) PLAIN("CR" #n, crf[n])
 #define SEGMENT(n) MMU("SR" #n, sr[n])
@@ -160,10 +150,7 @@ static const PandaRegister registers[] = {
     SEGMENT(4), SEGMENT(5), SEGMENT(6), SEGMENT(7),
     SEGMENT(8), SEGMENT(9), SEGMENT(10), SEGMENT(11),
     SEGMENT(12), SEGMENT(13), SEGMENT(14), SEGMENT(15),
-    FPR(0), FPR(1), FPR(2), FPR(3), FPR(4), FPR(5), FPR(6), FPR(7),
-    FPR(8), FPR(9), FPR(10), FPR(11), FPR(12), FPR(13), FPR(14), FPR(15),
-    FPR(16), FPR(17), FPR(18), FPR(19), FPR(20), FPR(21), FPR(22), FPR(23),
-    FPR(24), FPR(25), FPR(26), FPR(27), FPR(28), FPR(29), FPR(30), FPR(31),
+    THIRTY_TWO(FPR),
 };
 
 const PandaRegister *panda_arch_registers(unsigned *count)

@@ -4,9 +4,6 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "arch/env_fields.h"
-#include "exec/cputlb.h"
-
-#define WORD sizeof(target_ulong)
 
 uint64_t panda_arch_get_pc(CPUState *cs)
 {
@@ -48,14 +45,6 @@ void panda_arch_after_loadvm(CPUState *cs)
 {
 }
 
-/* ---- registers whose writing changes what addresses mean ---- */
-
-static void write_mode(CPUState *cs, unsigned index, const uint8_t *buf)
-{
-    write_field(cs, index, buf);
-    tlb_flush(cs);
-}
-
 /* The flags the program's own accesses left are kept aside. */
 static void read_fflags(CPUState *cs, unsigned index, uint8_t *buf)
 {
@@ -69,15 +58,12 @@ static void write_fflags(CPUState *cs, unsigned index, const uint8_t *buf)
 
 /* ---- the table ---- */
 
-#define MODE(name, field)                                                     \
-    { name, sizeof_field(CPUArchState, field), true, read_field, write_mode,  \
-      FIELD_INDEX(field) }
 #define FPR(n) PLAIN("F" #n, fpr[n])
 
 static const PandaRegister registers[] = {
     PLAIN("PRIV", priv),
-    MODE("SATP", satp),
-    MODE("MSTATUS", mstatus),
+    MMU("SATP", satp),
+    MMU("MSTATUS", mstatus),
     PLAIN("STVEC", stvec),
     PLAIN("SEPC", sepc),
     PLAIN("SCAUSE", scause),
@@ -95,10 +81,7 @@ static const PandaRegister registers[] = {
     PLAIN("MHARTID", mhartid),
     PLAIN("FRM", frm),
     { "FFLAGS", 4, false, read_fflags, write_fflags, 0 },
-    FPR(0), FPR(1), FPR(2), FPR(3), FPR(4), FPR(5), FPR(6), FPR(7),
-    FPR(8), FPR(9), FPR(10), FPR(11), FPR(12), FPR(13), FPR(14), FPR(15),
-    FPR(16), FPR(17), FPR(18), FPR(19), FPR(20), FPR(21), FPR(22), FPR(23),
-    FPR(24), FPR(25), FPR(26), FPR(27), FPR(28), FPR(29), FPR(30), FPR(31),
+    THIRTY_TWO(FPR),
 };
 
 const PandaRegister *panda_arch_registers(unsigned *count)
