@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Build the tiny Linux guest of an architecture from Debian packages.
 
-    python tools/build_guest.py ARCH... [--output DIR] [--cache DIR] [--refresh]
+    python tools/build_guest.py [ARCH...] [--output DIR] [--cache DIR] [--refresh]
 
 Makes in the output directory: ``kernel``, ``initrd.gz``, the packages'
 copyright files in ``copyright/``, and ``manifest.json``, which says where
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import hashlib
 import json
 import os
 import posixpath
@@ -34,7 +33,7 @@ from guestkit import cpio, kernel, source
 from guestkit.deb import Package, PackageError
 from guestkit.elf import Elf, ElfError
 from guestkit.modules import Kernel, ModuleError, index_files, normal
-from project import LIB, ROOT, BuildError, cache_dir, digest, load_toml, locked
+from project import LIB, ROOT, BuildError, cache_dir, digest, file_sha256, load_toml, locked
 
 RECIPES = ROOT / "tools" / "guest_recipes.toml"
 CATALOGUE = ROOT / "pandalite" / "qcows" / "catalogue.json"
@@ -112,7 +111,7 @@ def fetch(archive: Archive, entries: dict[str, dict[str, str]]) -> list[Path]:
     debs = []
     for name, entry in entries.items():
         deb = archive.binary(name)
-        if hashlib.sha256(deb.read_bytes()).hexdigest() != entry["SHA256"]:
+        if file_sha256(deb) != entry["SHA256"]:
             raise BuildError(f"{deb} is damaged (wrong SHA-256): delete it and build again")
         debs.append(deb)
     return debs
@@ -254,12 +253,12 @@ def build(recipe: dict[str, Any], key: str, debs: list[Path], scratch: Path, out
         owners = {package.name: package for package in packages}
         for package in packages:
             if package.notice_of == package.name:
-                (out / "copyright" / f"{package.name}.txt").write_bytes(package.copyright())
+                (out / package.notice_path).write_bytes(package.copyright())
         about = {
             "release": modules.release,
             "modules": module_names,
             "programs": programs,
-            "packages": [_describe(p, owners[p.notice_of]) for p in packages],
+            "packages": [p.describe(owners[p.notice_of]) for p in packages],
         }
         _finish(recipe, key, image, tree, about, out)
 
@@ -368,26 +367,11 @@ def _library_files(tree: cpio.Tree) -> list[str]:
     return sorted(f"/{p}" for p in tree.entries if re.match(r"usr/lib.*\.so[.\d]*$", p))
 
 
-def _describe(package: Package, notice: Package) -> dict[str, Any]:
-    source, _, version = package.fields.get("Source", package.name).partition(" (")
-    return {
-        "package": package.name,
-        "file": package.deb.name,
-        "version": package.fields["Version"],
-        "architecture": package.fields["Architecture"],
-        "source": source,
-        "source_version": version.rstrip(")") or package.fields["Version"],
-        "licences": notice.licences(),
-        "copyright": f"copyright/{notice.name}.txt",
-        "sha256": package.sha256(),
-    }
-
-
 def _outputs(out: Path) -> dict[str, dict[str, Any]]:
     return {
         str(p.relative_to(out)): {
             "size": p.stat().st_size,
-            "sha256": hashlib.sha256(p.read_bytes()).hexdigest(),
+            "sha256": file_sha256(p),
         }
         for p in sorted(out.rglob("*"))
         if p.is_file()
@@ -470,14 +454,14 @@ def _same_sizes(output: Path, files: dict[str, dict[str, Any]]) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("arch", nargs="+", help=f"of: {', '.join(architectures())}")
+    parser.add_argument("arch", nargs="*", help=f"of: {', '.join(architectures())}; all if none")
     parser.add_argument("--output", type=Path, help="default: pandalite/_lib/guests/ARCH")
     parser.add_argument("--cache", type=Path, help="default: $PANDALITE_CACHE or the user's cache")
     parser.add_argument("--refresh", action="store_true", help="look for newer packages")
     given = parser.parse_args(arguments)
-    if given.output and len(given.arch) > 1:
+    if given.output and len(given.arch) != 1:
         parser.error("--output is for one architecture")
-    return max(_make(arch, given) for arch in given.arch)
+    return max(_make(arch, given) for arch in given.arch or architectures())
 
 
 def _make(arch: str, given: argparse.Namespace) -> int:

@@ -29,7 +29,8 @@ PACKAGES = {
 }
 
 
-def _installed(package: str, command: str | None) -> bool:
+def installed(package: str, command: str | None = None) -> bool:
+    """Whether a package is there; where a command tells, by that."""
     if command is not None:
         return shutil.which(command) is not None
     if shutil.which("dpkg-query") is None:
@@ -42,31 +43,39 @@ def _installed(package: str, command: str | None) -> bool:
 
 def missing() -> list[str]:
     """Packages that are not there."""
-    names = [p for p, command in PACKAGES.items() if not _installed(p, command)]
+    names = [p for p, command in PACKAGES.items() if not installed(p, command)]
     if importlib.util.find_spec("ensurepip") is None or importlib.util.find_spec("venv") is None:
         names.append("python3-venv")
     return names
 
 
+def install_command(names: list[str]) -> list[str]:
+    """The command that installs packages."""
+    return ["apt-get", "install", "-y", "--no-install-recommends", *names]
+
+
+def install(names: list[str]) -> bool:
+    """Install packages; False if that cannot be done, for instance by who is not root."""
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        return False
+    command = install_command(names)
+    print(f"installing Debian packages: {' '.join(names)}", flush=True)
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    if subprocess.run([*command, "-qq"], env=env, stdout=subprocess.DEVNULL).returncode == 0:
+        return True
+    # The index may be missing or old.
+    subprocess.run(["apt-get", "update", "-qq"], env=env, check=False)
+    return subprocess.run(command, env=env).returncode == 0
+
+
 def main() -> int:
     """Install what is missing."""
     names = missing()
-    if not names:
+    if not names or install(names):
         return 0
-    command = ["apt-get", "install", "-y", "--no-install-recommends", *names]
-    if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        print(f"these Debian packages are missing: {' '.join(names)}", file=sys.stderr)
-        print(f"type: sudo {' '.join(command)}", file=sys.stderr)
-        return 1
-    print(f"installing Debian packages: {' '.join(names)}", flush=True)
-    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    if subprocess.run([*command, "-qq"], env=env, stdout=subprocess.DEVNULL).returncode:
-        # The index may be missing or old.
-        subprocess.run(["apt-get", "update", "-qq"], env=env, check=False)
-        if subprocess.run(command, env=env).returncode:
-            print(f"cannot install {' '.join(names)}", file=sys.stderr)
-            return 1
-    return 0
+    print(f"these Debian packages are missing: {' '.join(names)}", file=sys.stderr)
+    print(f"type: sudo {' '.join(install_command(names))}", file=sys.stderr)
+    return 1
 
 
 if __name__ == "__main__":

@@ -64,6 +64,15 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    total = hashlib.sha256()
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            total.update(block)
+    return total.hexdigest()
+
+
 def jobs() -> int:
     """How many compilers to run at once: ``PANDALITE_JOBS``, else the cores."""
     return int(os.environ.get("PANDALITE_JOBS") or len(os.sched_getaffinity(0)))

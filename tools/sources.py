@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from debian import Archive, ArchiveError
-from project import CSRC, BuildError, cache_dir, digest, load_toml
+from project import CSRC, BuildError, cache_dir, digest, file_sha256, load_toml
 
 TABLE = CSRC / "qemu" / "sources.toml"
 
@@ -31,15 +30,7 @@ class Source:
     @property
     def key(self) -> str:
         """Changes when a byte of the source changes."""
-        return digest(self.name, *(_sha256(t) for t in self.tarballs))
-
-
-def _sha256(path: Path) -> str:
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            total.update(block)
-    return total.hexdigest()
+        return digest(self.name, *(file_sha256(t) for t in self.tarballs))
 
 
 def _version(tarball: Path) -> str:
@@ -98,7 +89,7 @@ def _from_upstream(name: str, url: str, sha256: str) -> tuple[Path, ...]:
             with part.open("wb") as out:
                 shutil.copyfileobj(answer.raw, out)
         part.rename(file)
-    if _sha256(file) != sha256:
+    if file_sha256(file) != sha256:
         raise BuildError(f"{file} does not have the pinned checksum of {name}; delete it")
     return (file,)
 

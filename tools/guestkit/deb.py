@@ -11,7 +11,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 
 class PackageError(Exception):
@@ -140,6 +140,26 @@ class Package:
         if not re.search(r"^Format(-Specification)?:", text, re.MULTILINE | re.IGNORECASE):
             return []
         return sorted(set(re.findall(r"^License:[ \t]*(\S.*?)\s*$", text, re.MULTILINE)))
+
+    @property
+    def notice_path(self) -> str:
+        """Where a guest keeps the package's copyright file."""
+        return f"copyright/{self.name}.txt"
+
+    def describe(self, notice: Package) -> dict[str, Any]:
+        """The package's entry in a manifest; ``notice`` has its copyright file."""
+        source, _, version = self.fields.get("Source", self.name).partition(" (")
+        return {
+            "package": self.name,
+            "file": self.deb.name,
+            "version": self.fields["Version"],
+            "architecture": self.fields["Architecture"],
+            "source": source,
+            "source_version": version.rstrip(")") or self.fields["Version"],
+            "licences": notice.licences(),
+            "copyright": notice.notice_path,
+            "sha256": self.sha256(),
+        }
 
     def sha256(self) -> str:
         """SHA-256 of the .deb, in hexadecimal."""

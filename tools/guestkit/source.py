@@ -8,7 +8,6 @@ the packages' checksums, the compiler, the configurations and the recipe's numbe
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -19,8 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import host_packages
 from debian import Archive
-from project import BuildError, digest, jobs, locked
+from project import BuildError, digest, file_sha256, jobs, locked
+from toolchain import run
 
 from guestkit.deb import Package
 
@@ -105,18 +106,15 @@ def ensure(recipe: dict[str, Any], archive: Archive, cache: Path) -> SourceGuest
     kernel = (KERNEL_RECIPE, entries[recipe["source"]]["SHA256"], *_configs(recipe))
     programs = (
         *(PROGRAMS_RECIPE, entries[libc]["SHA256"]),
-        *(*map(_sha256, tarballs), KCONFIG / "busybox.config"),
+        *(*map(file_sha256, tarballs), KCONFIG / "busybox.config"),
     )
     base = cache / "guest-source"
     base.mkdir(parents=True, exist_ok=True)
     kernel_done = base / f"{recipe['arch']}-kernel-{digest(*common, *kernel)}"
     programs_done = base / f"{recipe['arch']}-programs-{digest(*common, *programs)}"
 
-    def debs(name: str) -> Path:
-        return archive.binary(name)
-
-    _part(recipe, kernel_done, lambda build: build.kernel(debs(recipe["source"])))
-    _part(recipe, programs_done, lambda build: build.programs(tarballs, debs(libc)))
+    _part(recipe, kernel_done, lambda build: build.kernel(archive.binary(recipe["source"])))
+    _part(recipe, programs_done, lambda build: build.programs(tarballs, archive.binary(libc)))
     return SourceGuest(kernel_done, programs_done)
 
 
@@ -136,30 +134,13 @@ def _part(recipe: dict[str, Any], done: Path, make: Callable[[_Build], dict[str,
 
 
 def _require(recipe: dict[str, Any]) -> None:
-    """Install the cross compiler if it is missing; only root can."""
-    missing = [
-        p
-        for p in compilers(recipe)
-        if "install ok installed"
-        not in subprocess.run(
-            ["dpkg-query", "-W", "-f", "${Status}", p], capture_output=True, text=True
-        ).stdout
-    ]
-    if not missing:
-        return
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
-    if os.geteuid() == 0:
-        print(f"installing Debian packages: {' '.join(missing)}", flush=True)
-        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        for attempt in range(2):
-            if subprocess.run(command, env=env, stdout=subprocess.DEVNULL).returncode == 0:
-                return
-            if attempt == 0:
-                subprocess.run(["apt-get", "update", "-qq"], env=env, check=False)
-    raise BuildError(
-        f"the {recipe['arch']} guest is compiled from source and needs: {' '.join(missing)}; "
-        f"type: sudo {' '.join(command)}"
-    )
+    """Install the cross compiler if it is missing."""
+    missing = [p for p in compilers(recipe) if not host_packages.installed(p)]
+    if missing and not host_packages.install(missing):
+        raise BuildError(
+            f"the {recipe['arch']} guest is compiled from source and needs: "
+            f"{' '.join(missing)}; type: sudo {' '.join(host_packages.install_command(missing))}"
+        )
 
 
 def _toolchain_version(recipe: dict[str, Any]) -> str:
@@ -169,10 +150,6 @@ def _toolchain_version(recipe: dict[str, Any]) -> str:
 
 def _configs(recipe: dict[str, Any]) -> list[Path]:
     return [KCONFIG / "common.config", KCONFIG / f"{recipe['arch']}.config"]
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 class _Build:
@@ -214,16 +191,7 @@ class _Build:
         return {"packages": [self._record(libc), self._record_busybox(tarballs)]}
 
     def _make(self, tree: Path, *words: str) -> None:
-        command = ["make", f"-j{jobs()}", *words]
-        with self.log.open("a") as log:
-            log.write(f"\n$ {' '.join(command)}\n")
-            log.flush()
-            code = subprocess.run(
-                command, cwd=tree, env=self.env, stdout=log, stderr=log
-            ).returncode
-        if code:
-            tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-25:])
-            raise BuildError(f"make {' '.join(words)} failed, full log: {self.log}\n{tail}")
+        run(["make", f"-j{jobs()}", *words], tree, self.env, self.log)
 
     def _kernel(self, deb: Path) -> str:
         print(f"  compiling a kernel for {self.recipe['arch']} ({deb.name})", flush=True)
@@ -280,8 +248,14 @@ class _Build:
                 if not names & set(re.findall(r"CONFIG_\w+", line)[:1])
             ]
             (tree / ".config").write_text("\n".join([*kept, *chosen]) + "\n")
+            # The questions that these options open are answered with the default.
             subprocess.run(
-                "yes '' | make oldconfig >/dev/null 2>&1", shell=True, cwd=tree, env=self.env
+                ["make", "oldconfig"],
+                cwd=tree,
+                env=self.env,
+                input=b"\n" * 1000,
+                stdout=subprocess.DEVNULL,
+                check=True,
             )
             self._make(tree, *words, "clean")
             self._make(tree, *words, "busybox")
@@ -294,29 +268,12 @@ class _Build:
         wanted = r"usr/[^/]+/lib(64)?/(libc|libm|libresolv|ld[^/]*)\.so\.\d+$"
         with Package(deb, self.scratch) as package:
             for path in package.paths(wanted):
-                target = self.out / "lib" / path.rsplit("/", 1)[1]
-                file = package.file(path)
-                while file.link is not None:
-                    path = f"{path.rsplit('/', 1)[0]}/{file.link}"
-                    file = package.file(path)
-                target.write_bytes(package.read(path))
+                (self.out / "lib" / Path(path).name).write_bytes(package.read(path))
 
     def _record(self, deb: Path) -> dict[str, Any]:
         with Package(deb, self.scratch) as package:
-            name = f"{package.name}.txt"
-            (self.out / "copyright" / name).write_bytes(package.copyright())
-            source, _, version = package.fields.get("Source", package.name).partition(" (")
-            return {
-                "package": package.name,
-                "file": deb.name,
-                "version": package.fields["Version"],
-                "architecture": package.fields["Architecture"],
-                "source": source,
-                "source_version": version.rstrip(")") or package.fields["Version"],
-                "licences": package.licences(),
-                "copyright": f"copyright/{name}",
-                "sha256": package.sha256(),
-            }
+            (self.out / package.notice_path).write_bytes(package.copyright())
+            return package.describe(package)
 
     def _record_busybox(self, tarballs: list[Path]) -> dict[str, Any]:
         orig = next(t for t in tarballs if ".orig.tar." in t.name)
@@ -330,7 +287,7 @@ class _Build:
             "source_version": version,
             "licences": ["GPL-2"],
             "copyright": "copyright/busybox.txt",
-            "sha256": _sha256(orig),
+            "sha256": file_sha256(orig),
         }
 
 
