@@ -255,6 +255,7 @@ class _Build:
                 env=self.env,
                 input=b"\n" * 1000,
                 stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
                 check=True,
             )
             self._make(tree, *words, "clean")
