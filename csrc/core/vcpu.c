@@ -10,6 +10,7 @@
 #include "core/internal.h"
 #include "core/machine.h"
 #include "core/block_events.h"
+#include "core/guest_clock.h"
 #include "exec/exec-all.h"
 #include "exec/cpu-common.h"
 #include "exec/tb-flush.h"
@@ -44,6 +45,7 @@ void panda_event_enter(CPUState *cs, PandaPlace place, uint64_t pc,
 {
     PandaVcpu *v = &panda_vcpu;
 
+    panda_guest_clock_pause();
     v->place = place;
     v->ra = ra;
     v->pub.panda_guest_pc = pc;
@@ -140,6 +142,7 @@ void panda_event_leave(CPUState *cs)
         }
         panda_arch_set_pc(cs, v->env_pc);
     }
+    panda_guest_clock_go_on();
     if (unlikely(v->requests)) {
         serve_requests(cs, place);
     }
