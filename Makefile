@@ -4,7 +4,8 @@
 #   make test            run all tests
 #   make core ARCH=...   build the core library (all architectures without ARCH)
 #   make guests          build the tiny guests of GUESTS
-#   make test-guests     build all Linux guests, and boot and use each
+#   make test-guests     build all tiny guests, and boot and use each
+#   make debian-guests   build the fuller guests of DEBIAN_GUESTS, which have a disk
 #   make guests-package  the companion package with the guests, into dist/
 #   make bindings        regenerate pandalite/_bindings/ from the C headers
 #   make check           lint, types, drift of generated files
@@ -14,6 +15,7 @@
 PYTHON ?= python3
 ARCH ?=
 GUESTS ?= x86_64 i386
+DEBIAN_GUESTS ?= x86_64_debian aarch64_debian
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,7 +23,7 @@ STAMP := $(VENV)/.complete
 
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-guests core guests guests-package firmware bindings check bench clean venv packages
+.PHONY: demo test test-guests core guests debian-guests guests-package firmware bindings check bench clean venv packages
 
 demo: venv packages
 	$(PY) tools/build_core.py x86_64
@@ -41,10 +43,17 @@ firmware: venv packages
 guests: venv packages
 	$(PY) tools/build_guest.py $(GUESTS)
 
-# Without names the builder makes all.
+# They are run while they are built, so the core comes first.
+debian-guests: venv packages
+	$(PY) tools/build_core.py x86_64 aarch64
+	$(PY) tools/collect_firmware.py
+	$(PY) tools/build_guest.py $(DEBIAN_GUESTS)
+
+# Without names the builder makes all tiny ones. Guests with a disk that were not
+# built are skipped.
 test-guests: GUESTS =
 test-guests: venv core firmware guests
-	$(PY) -m pytest -s tests/linux_guests.py
+	$(PY) -m pytest -s -rs tests/linux_guests.py tests/debian_guests.py
 
 guests-package: venv
 	$(PY) tools/build_guests_package.py

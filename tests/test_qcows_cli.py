@@ -179,6 +179,10 @@ def test_build(
     assert data["path"] == str(home / "guests" / "i386")
     assert tiny.find_guest("i386").directory == home / "guests" / "i386"
     run(capsys, "build", "i386")  # over the old one
+    seen = tmp_path / "options"
+    tool.write_text(f"{tool.read_text()}\nopen({str(seen)!r}, 'w').write(' '.join(sys.argv[4:]))")
+    run(capsys, "build", "i386", "--with", "gdb", "--with", "strace", "--with-gcc")
+    assert seen.read_text() == "--with gdb --with strace --with-gcc"
     tool.write_text("import sys; sys.exit('no mirror')")
     _, error = run(capsys, "build", "i386", status=1)
     assert "building the guest for i386 failed" in error

@@ -7,6 +7,9 @@ Makes in the output directory: ``kernel``, ``initrd.gz``, the packages'
 copyright files in ``copyright/``, and ``manifest.json``, which says where
 everything came from and how the guest is run. Equal packages give equal bytes.
 
+``x86_64_debian`` and ``aarch64_debian`` are fuller guests with a disk, made by
+:mod:`debianguest`; ``--with`` and ``--with-gcc`` add packages to them.
+
 A finished guest stays in the build cache. As long as the recipe and this
 builder do not change it is taken from there, without a look at the archive;
 ``--refresh`` asks the archive for newer packages.
@@ -454,10 +457,17 @@ def _same_sizes(output: Path, files: dict[str, dict[str, Any]]) -> bool:
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("arch", nargs="*", help=f"of: {', '.join(architectures())}; all if none")
+    from debianguest import build as debian_build  # which needs this module
+
+    known = [*architectures(), *debian_build.names()]
+    about = f"of: {', '.join(known)}; if none, all but those with a disk (..._debian)"
+    parser.add_argument("arch", nargs="*", help=about)
     parser.add_argument("--output", type=Path, help="default: pandalite/_lib/guests/ARCH")
     parser.add_argument("--cache", type=Path, help="default: $PANDALITE_CACHE or the user's cache")
     parser.add_argument("--refresh", action="store_true", help="look for newer packages")
+    more = parser.add_argument_group("for guests with a disk")
+    more.add_argument("--with", dest="packages", metavar="PACKAGE", action="append", default=[])
+    more.add_argument("--with-gcc", action="store_true", help="gcc, libc6-dev and make")
     given = parser.parse_args(arguments)
     if given.output and len(given.arch) != 1:
         parser.error("--output is for one architecture")
@@ -468,7 +478,7 @@ def _make(arch: str, given: argparse.Namespace) -> int:
     output = given.output or LIB / "guests" / arch
     begin = time.monotonic()
     try:
-        built = ensure(arch, given.cache or cache_dir(), given.refresh)
+        built = _ensure_named(arch, given)
         changed = publish(built, output)
     except (
         *(ArchiveError, BuildError, ElfError, ModuleError, PackageError, kernel.KernelError),
@@ -476,7 +486,8 @@ def _make(arch: str, given: argparse.Namespace) -> int:
     ) as error:
         print(f"build_guest: {arch}: {error}", file=sys.stderr)
         return 1
-    size = sum(p.stat().st_size for p in (output / "kernel", output / "initrd.gz"))
+    parts = (output / name for name in ("kernel", "initrd.gz", "disk.qcow2"))
+    size = sum(p.stat().st_size for p in parts if p.exists())
     print(
         f"guest {arch}: {output} ({'written' if changed else 'up to date'}, "
         f"{size / 1e6:.1f} MB, {time.monotonic() - begin:.1f} s)",
@@ -485,5 +496,20 @@ def _make(arch: str, given: argparse.Namespace) -> int:
     return 0
 
 
+def _ensure_named(name: str, given: argparse.Namespace) -> Path:
+    """The guest of any flavour in the cache, built if it has to be."""
+    from debianguest import build as debian_build
+
+    cache = given.cache or cache_dir()
+    if name in debian_build.names():
+        recipe = debian_build.recipe_of(name, given.packages, given.with_gcc)
+        return debian_build.ensure(recipe, cache, given.refresh)
+    if given.packages or given.with_gcc:
+        raise BuildError("packages can be added only to guests with a disk (..._debian)")
+    return ensure(name, cache, given.refresh)
+
+
 if __name__ == "__main__":
+    # Other modules are to get this one when they import it.
+    sys.modules["build_guest"] = sys.modules["__main__"]
     sys.exit(main())

@@ -146,20 +146,37 @@ class Archive:
                 raise ArchiveError(f"no package {package} in {self.suite}/{self.architecture}")
         return {p: self._entries[p] for p in packages}
 
+    def closure(self, packages: list[str]) -> list[str]:
+        """Packages and all they depend on, as apt would install them in an empty system.
+
+        ``?essential`` stands for the essential ones. What is only recommended is
+        left out.
+        """
+        self.update()
+        options = ["-s", "-o", "APT::Install-Recommends=false"]
+        said = self._run(["apt-get", *options, "install", *packages])
+        return [line.split()[1] for line in said.splitlines() if line.startswith("Inst ")]
+
     def binary(self, package: str) -> Path:
         """Download the newest version of a binary package; returns the .deb."""
-        entry = self.show(package)
-        file = self.downloads / Path(entry["Filename"]).name
-        if not file.exists():
-            self._run(["apt-get", "download", package], cwd=self.downloads)
+        return self.binaries([package])[package]
+
+    def binaries(self, packages: list[str]) -> dict[str, Path]:
+        """Download the newest versions of binary packages; returns the .debs by name."""
+        entries = self.show_all(packages)
+        files = {p: self.downloads / Path(e["Filename"]).name for p, e in entries.items()}
+        if missing := [p for p, file in files.items() if not file.exists()]:
+            self._run(["apt-get", "download", *missing], cwd=self.downloads)
+        for package in missing:
             # apt escapes the epoch's colon in the name it gives the file.
-            version = entry["Version"].replace(":", "%3a")
+            version = entries[package]["Version"].replace(":", "%3a")
             for made in self.downloads.glob(f"{package}_{version}_*.deb"):
-                if made != file:
-                    made.rename(file)
-        if not file.exists():
-            raise ArchiveError(f"apt-get download {package} left no file in {self.downloads}")
-        return file
+                if made != files[package]:
+                    made.rename(files[package])
+        for package, file in files.items():
+            if not file.exists():
+                raise ArchiveError(f"apt-get download {package} left no file in {self.downloads}")
+        return files
 
     def source(self, package: str) -> list[Path]:
         """Download a source package; returns its files, the .dsc last.

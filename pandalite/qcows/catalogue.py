@@ -1,10 +1,12 @@
 """The guest images pandalite knows, by name.
 
-The facts are data. ``catalogue.json`` has under ``tiny`` our own guests, by
-architecture: how each is run. ``machine`` are QEMU's arguments besides the
-kernel, the RAM and the disk; ``append`` is the kernel command line; ``prompt``
-is the literal prompt of the root shell, chosen so that it is a regular
-expression for itself. ``aliases`` are further names of images. ``images.json``
+The facts are data. ``catalogue.json`` has our own guests: under ``tiny``, by
+architecture, those in a RAM disk, under ``debian``, by name, those that have a
+disk with Debian. It says how each is run. ``machine`` are QEMU's arguments
+besides the kernel, the RAM and the disk; ``append`` is the kernel command line;
+``disk`` is how a disk is attached; ``prompt`` is the literal prompt of the root
+shell, chosen so that it is a regular expression for itself. ``aliases`` are
+further names of images. ``images.json``
 has the images that PANDA publishes: what they are, their files with addresses
 and what is known of their content. Users add images of their own
 (:mod:`pandalite.qcows.user_images`).
@@ -31,6 +33,7 @@ __all__ = [
     "FileFacts",
     "Image",
     "builtin",
+    "debian_guests",
     "tiny_architectures",
     "tiny_facts",
 ]
@@ -83,8 +86,9 @@ class FileFacts(NamedTuple):
 class Entry(NamedTuple):
     """All that is known about an image.
 
-    ``kind`` is "tiny", "panda" or "user". ``files`` are to be there before it can
-    run, the disk first (a tiny guest has none here: its manifest lists them).
+    ``kind`` is "tiny" (a guest of ours, of whatever flavour), "panda" or "user".
+    ``files`` are to be there before it can run, the disk first (a guest of ours has
+    none here: its manifest lists them).
     ``words`` are QEMU's arguments, with files named as ``~/.panda/NAME`` or ``{NAME}``.
     ``disk`` is QEMU's ``if=`` for the disk, "" for the machine's default;
     ``login`` the user name and password to give where the guest asks for them.
@@ -103,13 +107,18 @@ class Entry(NamedTuple):
 
     @property
     def guest(self) -> str:
-        """Of a tiny guest: its name, which is an architecture or a variant of one."""
-        return self.name[: -len("_tiny")] if self.kind == "tiny" else ""
+        """Of a guest of ours: the name its files are kept under.
+
+        A tiny guest's is an architecture or a variant of one.
+        """
+        if self.kind != "tiny":
+            return ""
+        return self.name[: -len("_tiny")] if self.name.endswith("_tiny") else self.name
 
     @property
     def byte_order(self) -> str | None:
         """The guest's byte order, where it is not that of its architecture."""
-        order: str | None = _DATA["tiny"][self.guest].get("endian") if self.guest else None
+        order: str | None = tiny_facts(self.guest).get("endian") if self.guest else None
         return order
 
 
@@ -127,15 +136,22 @@ def tiny_architectures() -> list[str]:
     return sorted(_DATA["tiny"])
 
 
+def debian_guests() -> list[str]:
+    """Names of the guests that have a disk with Debian."""
+    return sorted(_DATA["debian"])
+
+
 def tiny_facts(arch: str) -> dict[str, Any]:
-    """How the tiny guest of an architecture is run; ImageError if it has none."""
-    try:
-        facts: dict[str, Any] = _DATA["tiny"][arch]
-    except KeyError:
+    """How a guest of ours is run; ImageError if there is none of that name.
+
+    The name is an architecture, or that of a guest with a disk.
+    """
+    facts: dict[str, Any] | None = _DATA["tiny"].get(arch) or _DATA["debian"].get(arch)
+    if facts is None:
         raise ImageError(
             f"there is no tiny guest for {arch!r}; there is one for: "
-            + ", ".join(tiny_architectures())
-        ) from None
+            + ", ".join([*tiny_architectures(), *debian_guests()])
+        )
     return facts
 
 
@@ -157,7 +173,7 @@ def tiny_image(arch: str, facts: dict[str, Any], release: str, kernel: str, init
         prompt=facts["prompt"],
         cdrom=facts["cdrom"],
         snapshot=SNAPSHOT,
-        qcow=f"{arch}_tiny.qcow2",
+        qcow=f"{arch}.qcow2" if "disk" in facts else f"{arch}_tiny.qcow2",
         default_mem=facts["mem"],
         extra_args=shlex.join(kernel_args(facts, kernel, initrd)),
     )
@@ -170,6 +186,17 @@ def _tiny_entry(arch: str, facts: dict[str, Any]) -> Entry:
         image=tiny_image(arch, facts, "tiny", "{kernel}", "{initrd}"),
         flavour="tiny",
         description=facts.get("description", "Linux with busybox in a RAM disk, root shell"),
+    )
+
+
+def _debian_entry(name: str, facts: dict[str, Any]) -> Entry:
+    return Entry(
+        name=name,
+        kind="tiny",
+        image=tiny_image(name, facts, "debian", "{kernel}", "{initrd}"),
+        flavour="debian",
+        description=facts["description"],
+        disk=facts["disk"],
     )
 
 
@@ -211,7 +238,8 @@ def _panda_entry(name: str, facts: dict[str, Any]) -> Entry:
 def _build() -> dict[str, Entry]:
     tiny = [_tiny_entry(arch, facts) for arch, facts in _DATA["tiny"].items()]
     panda = [_panda_entry(name, facts) for name, facts in _IMAGES["images"].items()]
-    entries = {entry.name: entry for entry in [*panda, *tiny]}
+    debian = [_debian_entry(name, facts) for name, facts in _DATA["debian"].items()]
+    entries = {entry.name: entry for entry in [*panda, *tiny, *debian]}
     for alias, name in _DATA["aliases"].items():
         entries[alias] = entries[name]
     return entries

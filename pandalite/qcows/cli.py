@@ -149,7 +149,9 @@ def _fetch_to(entry: Entry, to: Path, progress: bool | None) -> list[Path]:
 
 def _build(given: argparse.Namespace) -> int:
     arch = given.arch.lower().replace("_tiny", "")
-    place = guests.build(arch)
+    options = [word for name in given.packages for word in ("--with", name)]
+    options += ["--with-gcc"] if given.with_gcc else []
+    place = guests.build(arch, options)
     _print({"arch": arch, "path": place}, given, [str(place)])
     return 0
 
@@ -331,8 +333,17 @@ def _parser() -> argparse.ArgumentParser:
     fetch = command("fetch", _fetch, "download what is missing of images")
     fetch.add_argument("names", metavar="NAME", nargs="+")
     fetch.add_argument("--to", metavar="DIR", help="put the files there, to carry them elsewhere")
-    build = command("build", _build, "build a tiny guest with the tools of this checkout")
-    build.add_argument("arch", metavar="ARCH")
+    build = command("build", _build, "build a guest of ours with the tools of this checkout")
+    build.add_argument("arch", metavar="NAME", help="an architecture, or e.g. x86_64_debian")
+    build.add_argument(
+        "--with",
+        dest="packages",
+        metavar="PACKAGE",
+        action="append",
+        default=[],
+        help="a further package, of a guest with a disk",
+    )
+    build.add_argument("--with-gcc", action="store_true", help="the same: gcc, libc6-dev, make")
     verify = command("verify", _verify, "read all files of images again and check them")
     verify.add_argument("name", metavar="NAME", nargs="?")
     command("path", _path, "print where an image's disk is").add_argument("name", metavar="NAME")

@@ -36,13 +36,13 @@ def command_line(name: str) -> str:
 
     The snapshot of a tiny guest fits the QEMU that pandalite is built from: a
     QEMU of another series may refuse it. An image that was downloaded, or is the
-    user's, is run on an overlay, so that it stays as it is; what the guest
-    changes stays in the overlay until ``delete``.
+    user's, or a guest of ours that has a disk, is run on an overlay, so that it
+    stays as it is; what the guest changes stays in the overlay until ``delete``.
     """
     entry = find(name)
     qcow = Qcows.get_qcow(name)
     snapshot = True
-    if entry.kind != "tiny":
+    if entry.kind != "tiny" or entry.disk:
         qcow, snapshot = _work_disk(entry, Path(qcow))
     image = Qcows.get_qcow_info(name)
     arguments = [_program(str(image.arch))]

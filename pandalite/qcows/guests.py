@@ -8,11 +8,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import ImageError
 from . import archive, cache, store, tiny
-from .catalogue import Entry, guest_urls, tiny_facts
+from .catalogue import Entry, debian_guests, guest_urls, tiny_facts
 
 __all__ = ["archive_name", "build", "copy_guest", "ensure_guest", "fetch_guest"]
 
@@ -59,9 +60,10 @@ def _download(entry: Entry, progress: bool | None) -> None:
         )
     except ImageError as error:
         raise ImageError(
-            f"the tiny guest for {arch} is not on this host, and it could not be downloaded: "
-            f"{error}. Or install the package pandalite-guests, or run "
-            f"`python -m pandalite.qcows build {arch}` in a checkout"
+            f"the {entry.flavour} guest {arch} is not on this host, and it could not be "
+            f"downloaded: {error}. Or "
+            + ("install the package pandalite-guests, or " if entry.flavour == "tiny" else "")
+            + f"run `python -m pandalite.qcows build {arch}` in a checkout"
         ) from error
     try:
         if entry.name not in archive.import_file(path):
@@ -87,23 +89,25 @@ def copy_guest(guest: tiny.TinyGuest, to: Path) -> Path:
     return final
 
 
-def build(arch: str) -> Path:
-    """Build a tiny guest with the tools of a checkout, into the user's store.
+def build(arch: str, options: Sequence[str] = ()) -> Path:
+    """Build a guest of ours with the tools of a checkout, into the user's store.
 
-    ImageError if this is an installed package, which has no tools, or if the
-    build fails; what it says goes to standard error.
+    ``options`` are further words for ``tools/build_guest.py``. ImageError if this is
+    an installed package, which has no tools, or if the build fails; what it says
+    goes to standard error.
     """
     tiny_facts(arch)
     tool = tiny.package_directory().parent / "tools" / "build_guest.py"
     if not tool.is_file():
         raise ImageError(
             "guests are built in a checkout of pandalite, and this is an installed package: "
-            "install pandalite-guests, fetch the guest, or import it"
+            + ("" if arch in debian_guests() else "install pandalite-guests, fetch the guest, or ")
+            + "import it"
         )
     guests = cache.make_directory(cache.home() / "guests")
     with tempfile.TemporaryDirectory(".part", f".{arch}-", guests) as temporary:
         made = Path(temporary) / arch
-        command = [sys.executable, str(tool), arch, "--output", str(made)]
+        command = [sys.executable, str(tool), arch, "--output", str(made), *options]
         done = subprocess.run(command, stdout=2, check=False)  # to standard error
         if done.returncode:
             raise ImageError(f"building the guest for {arch} failed, see above")

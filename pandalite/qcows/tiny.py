@@ -4,6 +4,9 @@ A tiny guest is a kernel and an initial RAM file system (made by
 ``tools/build_guest.py``). Its disk is empty: it is there to hold the ``root``
 snapshot, taken at the shell prompt, which is made on first use by booting the
 guest once in a child process, and kept in the cache.
+
+The guests with a disk (flavour "debian") are the same, but for the disk: theirs is
+an overlay of the one that was built, which stays as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ImageError
 from . import cache, qcow2, roots
-from .catalogue import SNAPSHOT, Image, kernel_args, tiny_facts, tiny_image
+from .catalogue import SNAPSHOT, Image, debian_guests, kernel_args, tiny_facts, tiny_image
 
 __all__ = ["BOOT_TIMEOUT", "DISK_SIZE", "TinyGuest", "find_guest", "remove_images", "root_image"]
 
@@ -53,6 +56,11 @@ class TinyGuest(NamedTuple):
     def initrd(self) -> Path:
         """The initial RAM file system."""
         return self.directory / "initrd.gz"
+
+    @property
+    def disk(self) -> Path | None:
+        """The disk it starts from; None if everything is in the RAM file system."""
+        return self.directory / "disk.qcow2" if "disk" in self.manifest["run"] else None
 
     @property
     def mem(self) -> str:
@@ -142,8 +150,16 @@ def find_guest(arch: str) -> TinyGuest:
         if (directory / _MANIFEST).exists():
             return load_guest(arch, directory)
         places.append(directory)
+    looked = ", ".join(map(str, places))
+    if arch in debian_guests():
+        raise ImageError(
+            f"the guest {arch} is not here (looked in {looked}): build it in a checkout of "
+            "pandalite, on a Debian host with a mirror, which takes minutes (python -m "
+            f"pandalite.qcows build {arch}, or python tools/build_guest.py {arch}), import it "
+            "(python -m pandalite.qcows import), or set PANDALITE_GUESTS to a directory that has it"
+        )
     raise ImageError(
-        f"the tiny guest for {arch} is not here (looked in {', '.join(map(str, places))}): "
+        f"the tiny guest for {arch} is not here (looked in {looked}): "
         "install the package pandalite-guests, build it with `make guests` in a checkout of "
         "pandalite, import it (python -m pandalite.qcows import), or set PANDALITE_GUESTS to a "
         "directory that has it"
@@ -152,7 +168,8 @@ def find_guest(arch: str) -> TinyGuest:
 
 def load_guest(arch: str, directory: Path) -> TinyGuest:
     """The tiny guest in a directory; ImageError if it is not whole."""
-    remedy = f"build it again with `make guests`, or delete {directory}"
+    command = f"python tools/build_guest.py {arch}" if arch in debian_guests() else "make guests"
+    remedy = f"build it again with `{command}`, or delete {directory}"
     try:
         manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
         if manifest["format"] != _MANIFEST_FORMAT:
@@ -163,7 +180,7 @@ def load_guest(arch: str, directory: Path) -> TinyGuest:
         if manifest["arch"] != arch:
             raise ImageError(f"{directory} holds a guest for {manifest['arch']}: {remedy}")
         guest = TinyGuest(arch, directory, manifest)
-        for file in (guest.kernel, guest.initrd):
+        for file in filter(None, (guest.kernel, guest.initrd, guest.disk)):
             if file.stat().st_size != manifest["files"][file.name]["size"]:
                 raise ImageError(f"{file} is not whole: {remedy}")
         _ = guest.image  # fails when a fact is missing
@@ -173,16 +190,18 @@ def load_guest(arch: str, directory: Path) -> TinyGuest:
 
 
 def _key(guest: TinyGuest, library: Path) -> str:
-    return roots.key(
-        {
-            "guest": {n: f["sha256"] for n, f in guest.manifest["files"].items()},
-            "core": cache.file_sha256(library),
-            # Without the files' places: they may move.
-            "machine": kernel_args(guest.manifest["run"], "kernel", "initrd"),
-            "mem": guest.mem,
-            "disk": DISK_SIZE,
-        }
-    )
+    parts = {
+        "guest": {n: f["sha256"] for n, f in guest.manifest["files"].items()},
+        "core": cache.file_sha256(library),
+        # Without the files' places: they may move.
+        "machine": kernel_args(guest.manifest["run"], "kernel", "initrd"),
+        "mem": guest.mem,
+        "disk": DISK_SIZE,
+    }
+    if guest.disk is not None:
+        # The overlay has the path of what it lies on.
+        parts["disk"] = [guest.manifest["run"]["disk"], str(guest.disk.absolute())]
+    return roots.key(parts)
 
 
 def root_path(guest: TinyGuest, library: Path) -> Path:
@@ -212,7 +231,10 @@ def root_image(
     library = find_library(guest.library, libpanda_path)
 
     def fill(partial: Path) -> None:
-        qcow2.create(partial, DISK_SIZE)
+        if guest.disk is None:
+            qcow2.create(partial, DISK_SIZE)
+        else:
+            qcow2.create_on_top(partial, guest.disk)
         roots.boot(_request(guest, library, partial, timeout), arch, timeout)
 
     return roots.make(f"tiny-{arch}", root_path(guest, library), fill, timeout)
@@ -223,6 +245,7 @@ def _request(guest: TinyGuest, library: Path, disk: Path, timeout: float) -> dic
         "arch": guest.library,
         "library": str(library),
         "qcow": str(disk),
+        "interface": guest.manifest["run"].get("disk", ""),
         "mem": guest.mem,
         "prompt": guest.prompt,
         "extra_args": guest.machine_args,

@@ -1,0 +1,1 @@
+"""The guests that have a disk with Debian: packages, their configuration, the disk."""
