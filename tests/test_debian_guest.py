@@ -272,6 +272,27 @@ def test_package_is_unpacked_for_the_guest(tmp_path: Path) -> None:
         build.uncompressed(deb, tmp_path / "other.deb")
 
 
+class FakePackage:
+    """As much of a package as the search for its copyright file looks at."""
+
+    def __init__(self, name: str, notice_of: str, has_it: bool = False) -> None:
+        self.name, self.notice_of, self.has_it = name, notice_of, has_it
+
+    def __contains__(self, path: str) -> bool:
+        return self.has_it and path == f"usr/share/doc/{self.name}/copyright"
+
+
+def test_copyright_file_of_another_package() -> None:
+    chain = [("a", "b", False), ("b", "c", False), ("c", "c", True), ("x", "y", False)]
+    chain += [("z", "z", False), ("loop", "loop2", False), ("loop2", "loop", False)]
+    packages: Any = {name: FakePackage(name, *rest) for name, *rest in chain}
+    for name in "abc":
+        assert build.notice_of(packages[name], packages).name == "c"
+    for name in ("x", "z", "loop"):
+        with pytest.raises(BuildError, match=f"package {name} has no copyright"):
+            build.notice_of(packages[name], packages)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_recipe(name: str) -> None:
     recipe = build.recipe_of(name, [])

@@ -345,6 +345,7 @@ def build(
     everything = sorted([choice.kernel, *choice.first, *choice.second])
     now = _newest([debs[p] for p in everything if p != choice.kernel])
     size, inodes = recipe["disk_size"], recipe["inodes"]
+    packages = _notices(everything, debs, scratch, out)
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(Package(debs[choice.kernel], scratch))
         busybox = stack.enter_context(Package(debs["busybox-static"], scratch))
@@ -374,7 +375,6 @@ def build(
         files.write_ext4(final, tree, size=size, inodes=inodes, label=label, time=now)
         disk.compress(final, out / "disk.qcow2")
         about = {"release": modules.release, "modules": sorted(_module_names(recipe, modules))}
-    packages = _notices(everything, debs, scratch, out)
     _write_manifest(recipe, key, kernel.vmlinux(data), about, packages, out)
 
 
@@ -393,10 +393,29 @@ def _notices(
     (out / "copyright").mkdir()
     with contextlib.ExitStack() as stack:
         opened = {n: stack.enter_context(Package(debs[n], scratch)) for n in everything}
+        found = []
         for package in opened.values():
-            if package.notice_of == package.name:
-                (out / package.notice_path).write_bytes(package.copyright())
-        return [p.describe(opened[p.notice_of]) for p in opened.values()]
+            notice = notice_of(package, opened)
+            (out / notice.notice_path).write_bytes(notice.copyright())
+            found.append(package.describe(notice))
+        return found
+
+
+def notice_of(package: Package, packages: dict[str, Package]) -> Package:
+    """The package that has the copyright file of a package: one it depends on, or itself.
+
+    BuildError if none of ``packages`` has it.
+    """
+    notice = package
+    for _ in range(8):  # gcc's documents are cpp's, libctf0's are libbinutils', and so on
+        if notice.notice_of == notice.name:
+            if f"usr/share/doc/{notice.name}/copyright" in notice:
+                return notice
+            break
+        if notice.notice_of not in packages:
+            break
+        notice = packages[notice.notice_of]
+    raise BuildError(f"the package {package.name} has no copyright file, and cannot be used")
 
 
 def _write_manifest(
