@@ -235,3 +235,48 @@ def start_up(rounds: int) -> dict[str, float]:
         "construct": best[2],
         "revert_sync (median)": _with_guest(work),
     }
+
+
+#: Filters that let nothing pass, or next to nothing.
+FILTERS: dict[str, dict[str, Any]] = {
+    "pc elsewhere": {"pc": (0x1000, 0x2000)},
+    "asid of no process": {"asid": 0x1234000},
+    "every=10**9": {"every": 10**9},
+    "once_per_block": {"once_per_block": True},
+    "first=10, used up": {"first": 10},
+    "flag cleared": {"when": None},
+    "addr elsewhere": {"addr": (0x1000, 0x2000)},
+}
+
+
+def filtered_cost(kind: str, which: str, size: int, rounds: int) -> list[float]:
+    """CPU time with a callback whose filter lets nothing pass, over that with none."""
+
+    def work(panda: Any) -> list[float]:
+        line = COMMANDS["shell loop"].format(n=size)
+        spec = dict(FILTERS[which])
+        if "when" in spec:
+            spec["when"] = panda.flag(False)
+        panda.run_serial_cmd(line)
+        ratios = []
+        for _ in range(rounds):
+            bare = _cost(panda, line)
+            if kind == "before_block_exec":
+
+                @panda.cb_before_block_exec(name="filtered", **spec)
+                def block(cpu: Any, tb: Any) -> None:
+                    pass
+            else:
+
+                @getattr(panda, f"cb_{kind}")(name="filtered", **spec)
+                def memory(cpu: Any, pc: int, addr: int, size: int, buf: Any) -> None:
+                    pass
+
+            # Translated anew, and the first events are over.
+            panda.run_serial_cmd(line)
+            ratios.append(_cost(panda, line) / bare)
+            panda.delete_callback("filtered")
+            panda.run_serial_cmd(line)
+        return ratios
+
+    return _with_guest(work)

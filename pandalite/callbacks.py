@@ -21,6 +21,7 @@ from ._bindings.enums import PandaStatus
 from ._bindings.structs import PandaPythonApi, PandaPythonCallback
 from ._core import PandaCore
 from .errors import CallbackSignatureError, UnsupportedFeatureError
+from .filters import Flag, check_names, make_filter, new_flag
 from .utils import warn
 
 if TYPE_CHECKING:
@@ -216,6 +217,7 @@ class Callbacks(PandaCore):
         name: str,
         enabled: bool = True,
         procname: str | None = None,
+        **filters: Any,
     ) -> None:
         """Register a function for a callback kind.
 
@@ -224,19 +226,27 @@ class Callbacks(PandaCore):
             function: ``panda.callback.<kind>(fn)``, or the Python function.
             name: to refer to it; one that is taken is replaced, with a warning.
             enabled: whether it is called at once.
-            procname: not supported yet.
+            procname: not supported yet; ``asid=`` does what it is for.
+            filters: which events it is called for: ``pc``, ``addr``, ``asid``,
+                ``kernel``, ``every``, ``first``, ``once_per_block``, ``when``; see
+                :func:`pandalite.filters.make_filter`. C: ``panda_set_filter``.
 
         Raises:
             UnsupportedFeatureError: the kind is not raised yet, or ``procname``.
             CallbackSignatureError: the function takes other arguments.
+            ValueError, TypeError: a filter makes no sense.
+            StateError: there are too many filters (55).
         """
         self._check_process()
         if not isinstance(function, CallbackFunction):
             function = callback(function)
         if procname is not None:
             raise UnsupportedFeatureError(
-                "procname= needs process introspection, which pandalite does not have yet"
+                "procname= needs process introspection, which pandalite does not have yet: "
+                "use asid=, with what panda.current_asid(cpu) gives in that process"
             )
+        check_names(filters)
+        wanted = make_filter(**filters)
         kind = callback.kind
         if kind.name == "before_loadvm":
             raise UnsupportedFeatureError(
@@ -248,6 +258,8 @@ class Callbacks(PandaCore):
 
         self.plugin_register_count += 1
         handle = self.plugin_register_count
+        if wanted is not None:
+            self._check_argument(self.libpanda.panda_set_filter(handle, wanted))
         if self.libpanda.panda_python_supports(kind.number):
             pcb: Any = PandaPythonCallback(
                 id(function.function), id(self.cpu), id(self.tb), id(self.mem_buf)
@@ -262,7 +274,9 @@ class Callbacks(PandaCore):
             raise UnsupportedFeatureError(
                 f"callbacks of kind {kind.name} are not raised yet by this version of pandalite"
             )
-        self._check(status)
+        if status < 0:
+            self.libpanda.panda_set_filter(handle, None)
+        self._check_argument(status)
         self.registered_callbacks[name] = {
             "procname": procname,
             "enabled": True,
@@ -326,6 +340,17 @@ class Callbacks(PandaCore):
         """Disable all callbacks of an owner (C: ``panda_disable_plugin``)."""
         self.libpanda.panda_disable_plugin(handle)
 
+    def flag(self, is_set: bool = True) -> Flag:
+        """Make a switch for ``when=`` filters; it can be thrown from anywhere.
+
+        Args:
+            is_set: whether events pass to begin with.
+
+        Raises:
+            StateError: there are 65535 already.
+        """
+        return new_flag(self.libpanda, is_set)
+
     # --- what instrumentation does to the code cache ---
 
     def enable_memcb(self) -> None:
@@ -384,6 +409,11 @@ class Callbacks(PandaCore):
             raise RuntimeError(
                 f"no callback {name!r} is registered{self._callback_names()}"
             ) from None
+
+    def _check_argument(self, status: int) -> None:
+        if status == PandaStatus.ERR_ARGUMENT:
+            raise ValueError(str(self._error(status)))
+        self._check(status)
 
     def _callback_names(self) -> str:
         names = ", ".join(sorted(self.registered_callbacks))
@@ -445,6 +475,7 @@ def _make_decorator(kind: CallbackKind) -> Callable[..., Any]:
         name: str | None = None,
         procname: str | None = None,
         enabled: bool = True,
+        **filters: Any,
     ) -> Any:
         def register(function: Callable[..., Any]) -> Callable[..., Any]:
             chosen = str(name or getattr(function, "__name__", kind.name))
@@ -452,7 +483,7 @@ def _make_decorator(kind: CallbackKind) -> Callable[..., Any]:
                 self.lambda_cnt += 1
                 chosen = f"<lambda_{self.lambda_cnt}>"
             self.register_callback(
-                getattr(self.callback, kind.name), function, chosen, enabled, procname
+                getattr(self.callback, kind.name), function, chosen, enabled, procname, **filters
             )
             return function
 
@@ -462,7 +493,9 @@ def _make_decorator(kind: CallbackKind) -> Callable[..., Any]:
     decorator.__qualname__ = f"Callbacks.cb_{kind.name}"
     decorator.__doc__ = (
         f"Decorate a function ({', '.join(kind.argnames)}) as a {kind.name} callback.\n\n"
-        f"{kind.doc}\n\nArguments: name (default: the function's), enabled."
+        f"{kind.doc}\n\nArguments: name (default: the function's), enabled, and filters: "
+        "pc, addr, asid, kernel, every, first, once_per_block, when "
+        "(:mod:`pandalite.filters`)."
     )
     return decorator
 

@@ -18,10 +18,29 @@ typedef struct PandaBlock {
     PandaTB pub;
     TranslationBlock *tb;
     struct PandaBlock *next;
+    bool kernel;
+    /* Callbacks that may want its events, by slot. */
+    uint64_t mask;
+    uint64_t end_mask;
+    /* Those of them that want one event of it only. */
+    uint64_t once_mask;
+    /* Listeners that need no further event of this block, by slot. */
+    uint64_t done;
+    /* Offsets of its instructions, if they are counted. */
+    GArray *insns;
 } PandaBlock;
+
+/* The block that is being translated, if it is instrumented. */
+PandaBlock *panda_block_translating(void);
 
 /* The running block was left from inside an event: it has no end. */
 void panda_block_left(void);
+
+/*
+ * The events of a mask were counted before, as the code that met them is run
+ * again.
+ */
+void panda_give_back(uint64_t mask);
 
 /* Deliver after_block_exec of a block that was left early, if there is one. */
 void panda_block_finish_early(CPUState *cs);
@@ -39,6 +58,7 @@ void panda_insn_block_exit(void);
 
 void panda_mem_block_start(const DisasContextBase *db);
 /* An instruction begins in a block of the memory variant. */
-void panda_mem_insn_start(uint64_t pc);
+void panda_mem_insn_start(uint64_t pc, bool kernel);
+void panda_mem_flushed(void);
 
 #endif

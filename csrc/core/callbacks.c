@@ -7,13 +7,15 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "core/listeners.h"
 #include "core/python.h"
 
 PandaCallbackList *panda_callback_lists[PANDA_CB_LAST];
 uint32_t panda_enabled_count[PANDA_CB_LAST];
 bool panda_gate_closed;
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+/* Filters of owners, for what they register: plugin -> PandaFilterState. */
+static GHashTable *owner_filters;
 
 /* Kinds that a hook in this directory raises. */
 static const bool raised[PANDA_CB_LAST] = {
@@ -51,6 +53,33 @@ static const bool raised[PANDA_CB_LAST] = {
     [PANDA_CB_END_BLOCK_EXEC] = true,
 };
 
+/* Where in generated code a kind is raised, if that can be left out. */
+static const uint32_t points[PANDA_CB_LAST] = {
+    [PANDA_CB_BEFORE_BLOCK_EXEC_INVALIDATE_OPT] = BIT(PANDA_POINT_BLOCK),
+    [PANDA_CB_BEFORE_BLOCK_EXEC] = BIT(PANDA_POINT_BLOCK),
+    [PANDA_CB_AFTER_BLOCK_EXEC] = BIT(PANDA_POINT_BLOCK_END),
+    [PANDA_CB_START_BLOCK_EXEC] = BIT(PANDA_POINT_BLOCK),
+    [PANDA_CB_END_BLOCK_EXEC] = BIT(PANDA_POINT_BLOCK_END),
+    [PANDA_CB_INSN_EXEC] = BIT(PANDA_POINT_INSN),
+    [PANDA_CB_AFTER_INSN_EXEC] = BIT(PANDA_POINT_AFTER_INSN),
+    [PANDA_CB_VIRT_MEM_BEFORE_READ] = BIT(PANDA_POINT_BEFORE_LOAD),
+    [PANDA_CB_PHYS_MEM_BEFORE_READ] = BIT(PANDA_POINT_BEFORE_LOAD),
+    [PANDA_CB_VIRT_MEM_AFTER_READ] = BIT(PANDA_POINT_AFTER_LOAD),
+    [PANDA_CB_PHYS_MEM_AFTER_READ] = BIT(PANDA_POINT_AFTER_LOAD),
+    [PANDA_CB_VIRT_MEM_BEFORE_WRITE] = BIT(PANDA_POINT_BEFORE_STORE),
+    [PANDA_CB_PHYS_MEM_BEFORE_WRITE] = BIT(PANDA_POINT_BEFORE_STORE),
+    [PANDA_CB_VIRT_MEM_AFTER_WRITE] = BIT(PANDA_POINT_AFTER_STORE),
+    [PANDA_CB_PHYS_MEM_AFTER_WRITE] = BIT(PANDA_POINT_AFTER_STORE),
+};
+
+static bool is_physical(int kind)
+{
+    return kind == PANDA_CB_PHYS_MEM_BEFORE_READ
+        || kind == PANDA_CB_PHYS_MEM_AFTER_READ
+        || kind == PANDA_CB_PHYS_MEM_BEFORE_WRITE
+        || kind == PANDA_CB_PHYS_MEM_AFTER_WRITE;
+}
+
 /* The number may come from a language without enums. */
 static bool is_kind(int64_t type)
 {
@@ -84,17 +113,110 @@ static bool matches(const PandaCallback *c, int kind, const Match *match)
         && (!match->function || match->function == function_of(c));
 }
 
-static void recount(void)
+void panda_callbacks_recount(void)
 {
+    unsigned plain[PANDA_POINTS] = { 0 }, plain_on[PANDA_POINTS] = { 0 };
+
     for (int kind = 0; kind < PANDA_CB_LAST; kind++) {
         PandaCallbackList *list = panda_callback_lists[kind];
         uint32_t enabled = 0;
 
         for (unsigned i = 0; list && i < list->n; i++) {
-            enabled += list->item[i]->enabled;
+            PandaCallback *c = list->item[i];
+
+            enabled += c->enabled && !(c->listener && c->listener->exhausted);
+            if (!c->listener && points[kind]) {
+                plain[ctz32(points[kind])]++;
+                plain_on[ctz32(points[kind])] += c->enabled;
+            }
         }
         qatomic_set(&panda_enabled_count[kind], enabled);
     }
+    for (int point = 0; point < PANDA_POINTS; point++) {
+        panda_listeners_count_plain(point, plain[point], plain_on[point]);
+    }
+    panda_live_update();
+    panda_variants_update();
+}
+
+bool panda_callback_admits(const PandaCallback *c)
+{
+    PandaListener *l = c->listener;
+    PandaVcpu *v = &panda_vcpu;
+
+    if (l->points) {
+        return v->pass & BIT_ULL(l->slot);
+    }
+    return panda_listener_wants(l, v->pub.panda_guest_pc, 0,
+                                v->pub.panda_guest_pc);
+}
+
+/* ---- filters ---- */
+
+static void free_state(PandaFilterState *state)
+{
+    panda_filter_clear(state);
+    g_free(state);
+}
+
+int panda_set_filter(void *plugin, const PandaFilter *filter)
+{
+    PandaFilterState *state;
+    int status = PANDA_OK;
+
+    pthread_mutex_lock(&panda_registry_lock);
+    if (!owner_filters) {
+        owner_filters = g_hash_table_new_full(NULL, NULL, NULL,
+                                              (GDestroyNotify)free_state);
+    }
+    g_hash_table_remove(owner_filters, plugin);
+    if (filter) {
+        state = g_new0(PandaFilterState, 1);
+        if (panda_filter_init(state, filter)) {
+            g_hash_table_insert(owner_filters, plugin, state);
+        } else {
+            g_free(state);
+            status = PANDA_ERR_ARGUMENT;
+        }
+    }
+    pthread_mutex_unlock(&panda_registry_lock);
+    return status;
+}
+
+static void free_callback_listener(PandaListener *listener)
+{
+    g_free(listener);
+}
+
+/* Give a new callback its owner's filter; the lock is held. */
+static int make_listener(PandaCallback *callback, int kind)
+{
+    PandaFilterState *state = owner_filters
+        ? g_hash_table_lookup(owner_filters, callback->plugin) : NULL;
+    PandaListener *listener;
+    int status;
+
+    if (!state) {
+        return PANDA_OK;
+    }
+    if (state->spec.n_addr && !(points[kind] & PANDA_MEMORY_POINTS)) {
+        return panda_fail(PANDA_ERR_ARGUMENT, "addr is a filter of memory "
+                          "events only; pc is one of all kinds");
+    }
+    listener = g_new0(PandaListener, 1);
+    panda_filter_init(&listener->filter, &state->spec);
+    listener->points = points[kind];
+    listener->physical = is_physical(kind);
+    listener->callback = callback;
+    listener->free = free_callback_listener;
+    status = panda_listener_add(listener);
+    if (status != PANDA_OK) {
+        panda_filter_clear(&listener->filter);
+        g_free(listener);
+        return status;
+    }
+    callback->listener = listener;
+    return PANDA_OK;
 }
 
 /*
@@ -107,6 +229,11 @@ static void reselect_instructions(int kind)
         || kind == PANDA_CB_AFTER_INSN_TRANSLATE) {
         panda_do_flush_tb();
     }
+}
+
+static void free_list(PandaCallbackList *list)
+{
+    g_free(list);
 }
 
 static PandaCallbackList *copy_list(const PandaCallbackList *old, unsigned n)
@@ -144,7 +271,7 @@ static int add(panda_cb_type kind, PandaCallback callback)
         return panda_fail(PANDA_ERR_ARGUMENT,
                           "a callback needs an owner and a function");
     }
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&panda_registry_lock);
     old = panda_callback_lists[kind];
     for (unsigned i = 0; old && i < old->n; i++) {
         if (matches(old->item[i], kind, &same)) {
@@ -154,17 +281,24 @@ static int add(panda_cb_type kind, PandaCallback callback)
     }
     if (status == PANDA_OK) {
         callback.enabled = true;
+        PandaCallback *added = g_memdup2(&callback, sizeof(callback));
+
+        status = make_listener(added, kind);
+        if (status != PANDA_OK) {
+            g_free(added);
+            pthread_mutex_unlock(&panda_registry_lock);
+            return status;
+        }
         list = copy_list(old, (old ? old->n : 0) + 1);
-        list->item[list->n - 1] = g_memdup2(&callback, sizeof(callback));
+        list->item[list->n - 1] = added;
         qatomic_rcu_set(&panda_callback_lists[kind], list);
         if (old) {
-            g_free_rcu(old, rcu);
+            PANDA_FREE_LATER(old, free_list);
         }
-        recount();
-        panda_variants_update();
+        panda_callbacks_recount();
         reselect_instructions(kind);
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&panda_registry_lock);
     return status;
 }
 
@@ -207,7 +341,7 @@ static unsigned set_enabled(const Match *match, bool enabled)
 {
     unsigned n = 0;
 
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&panda_registry_lock);
     for (int kind = 0; kind < PANDA_CB_LAST; kind++) {
         PandaCallbackList *list = panda_callback_lists[kind];
 
@@ -215,6 +349,9 @@ static unsigned set_enabled(const Match *match, bool enabled)
             if (matches(list->item[i], kind, match)) {
                 bool changed = list->item[i]->enabled != enabled;
 
+                if (list->item[i]->listener) {
+                    panda_listener_enable(list->item[i]->listener, enabled);
+                }
                 qatomic_set(&list->item[i]->enabled, enabled);
                 if (changed && enabled) {
                     reselect_instructions(kind);
@@ -224,10 +361,9 @@ static unsigned set_enabled(const Match *match, bool enabled)
         }
     }
     if (n) {
-        recount();
-        panda_variants_update();
+        panda_callbacks_recount();
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&panda_registry_lock);
     return n;
 }
 
@@ -284,14 +420,14 @@ bool panda_is_callback_enabled(void *plugin, panda_cb_type type, panda_cb cb)
     if (!is_kind(type)) {
         return false;
     }
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&panda_registry_lock);
     PandaCallbackList *list = panda_callback_lists[type];
     for (unsigned i = 0; list && i < list->n; i++) {
         if (matches(list->item[i], type, &match)) {
             enabled = list->item[i]->enabled;
         }
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&panda_registry_lock);
     return enabled;
 }
 
@@ -310,7 +446,7 @@ void panda_unregister_callbacks(void *plugin)
 {
     Match match = { -1, plugin, NULL };
 
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&panda_registry_lock);
     for (int kind = 0; kind < PANDA_CB_LAST; kind++) {
         PandaCallbackList *old = panda_callback_lists[kind];
         PandaCallbackList *list;
@@ -332,16 +468,21 @@ void panda_unregister_callbacks(void *plugin)
 
                 /* An event that walks the old list passes over it. */
                 qatomic_set(&old->item[i]->enabled, false);
+                if (old->item[i]->listener) {
+                    panda_listener_remove(old->item[i]->listener);
+                }
                 retired->callback = old->item[i];
-                call_rcu(retired, free_retired, rcu);
+                PANDA_FREE_LATER(retired, free_retired);
             }
         }
         qatomic_rcu_set(&panda_callback_lists[kind], list);
-        g_free_rcu(old, rcu);
+        PANDA_FREE_LATER(old, free_list);
     }
-    recount();
-    panda_variants_update();
-    pthread_mutex_unlock(&lock);
+    if (owner_filters) {
+        g_hash_table_remove(owner_filters, plugin);
+    }
+    panda_callbacks_recount();
+    pthread_mutex_unlock(&panda_registry_lock);
 }
 
 uint32_t panda_callback_count(panda_cb_type type)

@@ -7,6 +7,7 @@
 #include "core/internal.h"
 #include "core/machine.h"
 #include "core/block_events.h"
+#include "core/listeners.h"
 #include "accel/tcg/cpu-ops.h"
 #include "exec/exec-all.h"
 #include "qemu/main-loop.h"
@@ -20,7 +21,13 @@ int __real_cpu_exec(CPUState *cs);
 int __wrap_cpu_exec(CPUState *cs);
 int __wrap_cpu_exec(CPUState *cs)
 {
-    int result = __real_cpu_exec(cs);
+    int result;
+
+    if (panda_asid_watched) {
+        /* Resets and snapshots change it too. */
+        panda_live_asid(panda_arch_get_asid(cs));
+    }
+    result = __real_cpu_exec(cs);
 
     RCU_READ_LOCK_GUARD();
     panda_block_finish_early(cs);
@@ -118,7 +125,13 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
     uint64_t pc;
     PandaCallback *c;
 
-    if (!panda_wanted(PANDA_CB_ASID_CHANGED) || !panda_in_vcpu_thread()) {
+    if (!panda_in_vcpu_thread()) {
+        return false;
+    }
+    if (!panda_wanted(PANDA_CB_ASID_CHANGED)) {
+        if (panda_asid_watched) {
+            panda_live_asid(new_value);
+        }
         return false;
     }
     pc = panda_arch_get_pc(cs);
@@ -131,6 +144,9 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
                            new_value);
     }
     panda_event_leave(cs);
+    if (!veto && panda_asid_watched) {
+        panda_live_asid(new_value);
+    }
     return veto;
 }
 

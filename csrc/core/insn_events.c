@@ -5,6 +5,8 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/emit.h"
+#include "core/listeners.h"
 #include "core/python.h"
 #include "exec/exec-all.h"
 #include "exec/plugin-gen.h"
@@ -21,7 +23,8 @@ static const DisasContextBase *context;
 static bool after_pending;
 static uint64_t after_pc;
 
-static void insn_exec(CPUArchState *env, uint64_t translated_pc)
+static void insn_exec(CPUArchState *env, uint64_t translated_pc,
+                      uint64_t mask)
 {
     CPUState *cs = env_cpu(env);
     uint64_t pc = panda_exact_pc(cs, translated_pc);
@@ -31,9 +34,15 @@ static void insn_exec(CPUArchState *env, uint64_t translated_pc)
 
     if (unlikely(v->skip_insn)) {
         v->skip_insn = false;
+        panda_live_ask(false);
         if (v->skip_insn_pc == pc) {
+            panda_give_back(mask);
             return;
         }
+    }
+    v->pass = panda_take(mask, pc, 0, v->block_pc, NULL, NULL);
+    if (!v->pass) {
+        return;
     }
     panda_event_enter(cs, PANDA_PLACE_INSN, pc, ra);
     PANDA_FOR_EACH(c, PANDA_CB_INSN_EXEC) {
@@ -43,17 +52,24 @@ static void insn_exec(CPUArchState *env, uint64_t translated_pc)
 }
 
 static void after_insn_exec(CPUArchState *env, uint64_t translated_pc,
-                            uint32_t at_end)
+                            uint32_t at_end, uint64_t mask)
 {
     CPUState *cs = env_cpu(env);
     uintptr_t ra = GETPC();
+    PandaVcpu *v = &panda_vcpu;
     PandaCallback *c;
     uint64_t pc;
 
-    if (!panda_wanted(PANDA_CB_AFTER_INSN_EXEC)) {
+    if (!(qatomic_read(&panda_live) & mask)) {
         return;
     }
-    pc = at_end ? panda_arch_get_pc(cs) : panda_exact_pc(cs, translated_pc);
+    /* Without CF_PCREL the pc in env is kept up at some exits only. */
+    pc = at_end && (cs->tcg_cflags & CF_PCREL)
+        ? panda_arch_get_pc(cs) : panda_exact_pc(cs, translated_pc);
+    v->pass = panda_take(mask, pc, 0, v->block_pc, NULL, NULL);
+    if (!v->pass) {
+        return;
+    }
     panda_event_enter(cs, at_end ? PANDA_PLACE_BLOCK_END
                                  : PANDA_PLACE_AFTER_INSN,
                       pc, ra);
@@ -66,13 +82,14 @@ static void after_insn_exec(CPUArchState *env, uint64_t translated_pc,
 static TCGHelperInfo insn_exec_info = {
     .name = "panda_insn_exec",
     .typemask = dh_typemask(void, 0) | dh_typemask(env, 1)
-                | dh_typemask(i64, 2),
+                | dh_typemask(i64, 2) | dh_typemask(i64, 3),
 };
 
 static TCGHelperInfo after_insn_exec_info = {
     .name = "panda_after_insn_exec",
     .typemask = dh_typemask(void, 0) | dh_typemask(env, 1)
-                | dh_typemask(i64, 2) | dh_typemask(i32, 3),
+                | dh_typemask(i64, 2) | dh_typemask(i32, 3)
+                | dh_typemask(i64, 4),
 };
 
 void panda_insn_block_start(const DisasContextBase *db)
@@ -85,10 +102,16 @@ static void emit_after(bool at_end)
 {
     if (after_pending) {
         after_pending = false;
-        tcg_gen_call3(after_insn_exec, &after_insn_exec_info, NULL,
-                      tcgv_ptr_temp(tcg_env),
-                      tcgv_i64_temp(tcg_constant_i64(after_pc)),
-                      tcgv_i32_temp(tcg_constant_i32(at_end)));
+        uint64_t mask = panda_point_mask(PANDA_POINT_AFTER_INSN, after_pc,
+                                         panda_block_translating()->kernel);
+
+        if (mask) {
+            tcg_gen_call4(after_insn_exec, &after_insn_exec_info, NULL,
+                          tcgv_ptr_temp(tcg_env),
+                          tcgv_i64_temp(tcg_constant_i64(after_pc)),
+                          tcgv_i32_temp(tcg_constant_i32(at_end)),
+                          tcgv_i64_temp(tcg_constant_i64(mask)));
+        }
     }
 }
 
@@ -102,12 +125,20 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
 {
     uint32_t cflags = tb_cflags(db->tb);
     uint64_t pc = db->pc_next;
+    PandaBlock *block = panda_block_translating();
     bool wanted = false;
     PandaCallback *c;
+    PandaListener *l;
+    uint64_t mask;
 
     emit_after(false);
+    if (block && block->insns) {
+        uint32_t offset = pc - block->pub.pc;
+
+        g_array_append_val(block->insns, offset);
+    }
     if (cflags & PANDA_CF_MEM) {
-        panda_mem_insn_start(pc);
+        panda_mem_insn_start(pc, block->kernel);
     }
     if (!(cflags & PANDA_CF_INSN)) {
         return;
@@ -119,11 +150,25 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
         }
         panda_event_leave(cs);
     }
-    /* CF_MEMI_ONLY: the instruction is run again for its I/O. */
-    if (wanted && !(cflags & CF_MEMI_ONLY)) {
-        tcg_gen_call2(insn_exec, &insn_exec_info, NULL,
+    /* The instruction is run again for its I/O. */
+    if (cflags & CF_MEMI_ONLY) {
+        return;
+    }
+    mask = wanted ? panda_point_mask(PANDA_POINT_INSN, pc, block->kernel) : 0;
+    if (mask) {
+        TCGLabel *skip = panda_emit_guard(mask | PANDA_ASK, NULL);
+
+        tcg_gen_call3(insn_exec, &insn_exec_info, NULL,
                       tcgv_ptr_temp(tcg_env),
-                      tcgv_i64_temp(tcg_constant_i64(pc)));
+                      tcgv_i64_temp(tcg_constant_i64(pc)),
+                      tcgv_i64_temp(tcg_constant_i64(mask)));
+        gen_set_label(skip);
+    }
+    PANDA_FOR_EACH_LISTENER(l) {
+        if (l->emit && panda_listener_may_want(l, PANDA_POINT_INSN, pc,
+                                               block->kernel)) {
+            l->emit(l, PANDA_POINT_INSN, block, pc);
+        }
     }
 }
 

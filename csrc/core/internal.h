@@ -60,6 +60,22 @@ bool panda_vcpu_thread_end(unsigned timeout_ms);
 /* Is a machine there that can be used? Fails with PANDA_ERR_STATE if not. */
 int panda_check_usable(void);
 
+/* The first event of the machine is near. */
+extern bool panda_events_possible;
+
+/*
+ * Free what an event may be walking over. Before there can be events it is
+ * freed at once: RCU's thread would take a lock that QEMU has not made yet.
+ */
+#define PANDA_FREE_LATER(thing, function)                                     \
+    do {                                                                      \
+        if (qatomic_read(&panda_events_possible)) {                           \
+            call_rcu(thing, function, rcu);                                   \
+        } else {                                                              \
+            function(thing);                                                  \
+        }                                                                     \
+    } while (0)
+
 /* ---- callbacks (callbacks.c) ---- */
 
 /* A Python function: what it is called with around an event's numbers. */
@@ -70,8 +86,13 @@ typedef struct PandaPythonTarget {
     unsigned n_before;
 } PandaPythonTarget;
 
+struct PandaListener;
+struct PandaBlock;
+
 typedef struct PandaCallback {
     void *plugin;
+    /* Its filter; NULL: it gets all events. */
+    struct PandaListener *listener;
     void *context;
     bool has_context;
     bool enabled;
@@ -90,6 +111,12 @@ typedef struct PandaCallbackList {
 
 extern PandaCallbackList *panda_callback_lists[PANDA_CB_LAST];
 extern bool panda_gate_closed;
+
+/* Count again who is enabled; the registry's lock is held. */
+void panda_callbacks_recount(void);
+
+/* Is the present event one that a callback with a filter wants? */
+bool panda_callback_admits(const PandaCallback *callback);
 
 /* How many callbacks of a kind are enabled; for cheap tests. */
 extern uint32_t panda_enabled_count[PANDA_CB_LAST];
@@ -110,7 +137,8 @@ static inline bool panda_wanted(panda_cb_type kind)
          list_; list_ = NULL)                                                 \
         for (unsigned i_ = 0; i_ < list_->n; i_++)                            \
             if ((c) = list_->item[i_], qatomic_read(&(c)->enabled)            \
-                && !qatomic_read(&panda_gate_closed))
+                && !qatomic_read(&panda_gate_closed)                          \
+                && (!(c)->listener || panda_callback_admits(c)))
 
 /* Call one callback, with its context if it has one. */
 #define PANDA_CALL(c, member, ...)                                            \
@@ -158,6 +186,12 @@ typedef struct PandaVcpu {
     PandaPlace place;
     /* Return address into generated code, 0 if there is none. */
     uintptr_t ra;
+    /* Listeners that want the present event, by slot (listeners.h). */
+    uint64_t pass;
+    /* Start of the block that runs, for listeners inside of it. */
+    uint64_t block_pc;
+    /* The block is left before it was counted. */
+    bool uncounted;
     /* Requests of the callbacks of the present event. */
     uint32_t requests;
     uint64_t requested_pc;

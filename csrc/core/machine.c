@@ -20,6 +20,8 @@
 /* How long panda_finish() waits for a callback that is under way. */
 #define FINISH_PATIENCE_US (500 * 1000)
 
+bool panda_events_possible;
+
 static bool created;
 static bool finished;
 static bool dead;
@@ -174,7 +176,10 @@ int panda_init(int argc, char **argv)
     bool ok;
     int status;
 
-    if (created || panda_dead()) {
+    if (panda_dead()) {
+        return panda_fail(PANDA_ERR_FATAL, "%s", panda_fatal_text());
+    }
+    if (created) {
         return panda_fail(PANDA_ERR_STATE,
                           "this process has created a machine already");
     }
@@ -224,6 +229,7 @@ void __wrap_machine_run_board_init(MachineState *machine,
 {
     PandaCallback *c;
 
+    qatomic_set(&panda_events_possible, true);
     qatomic_set(&panda_gate_closed, false);
     WITH_RCU_READ_LOCK_GUARD() {
         PANDA_FOR_EACH(c, PANDA_CB_DURING_MACHINE_INIT) {

@@ -11,6 +11,9 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/emit.h"
+#include "core/listeners.h"
+#include "core/memory_events.h"
 #include "core/python.h"
 #include "exec/exec-all.h"
 #include "exec/memopidx.h"
@@ -31,20 +34,19 @@ static bool access_retried;
 /* The value before_store gave for the store that is being emitted. */
 static TCGTemp *replaced;
 
-static bool wanted_before(bool store)
-{
-    return store ? panda_wanted(PANDA_CB_VIRT_MEM_BEFORE_WRITE)
-                   || panda_wanted(PANDA_CB_PHYS_MEM_BEFORE_WRITE)
-                 : panda_wanted(PANDA_CB_VIRT_MEM_BEFORE_READ)
-                   || panda_wanted(PANDA_CB_PHYS_MEM_BEFORE_READ);
-}
+/* Who may want the accesses of the instruction that is translated. */
+static uint64_t masks[PANDA_POINTS];
+/* Streams among them. */
+static bool streamed[PANDA_POINTS];
+static uint64_t translated_pc;
+static bool translated_kernel;
 
-static bool wanted_after(bool store)
+static PandaPoint point_of(bool store, bool after)
 {
-    return store ? panda_wanted(PANDA_CB_VIRT_MEM_AFTER_WRITE)
-                   || panda_wanted(PANDA_CB_PHYS_MEM_AFTER_WRITE)
-                 : panda_wanted(PANDA_CB_VIRT_MEM_AFTER_READ)
-                   || panda_wanted(PANDA_CB_PHYS_MEM_AFTER_READ);
+    return store ? (after ? PANDA_POINT_AFTER_STORE
+                          : PANDA_POINT_BEFORE_STORE)
+                 : (after ? PANDA_POINT_AFTER_LOAD
+                          : PANDA_POINT_BEFORE_LOAD);
 }
 
 /* Physical address of an access; false if there is none. */
@@ -131,32 +133,67 @@ static void deliver_after(CPUState *cs, uint64_t addr, size_t size,
     }
 }
 
-/* A 16-byte access is two of 8, in the guest's order of the halves. */
-static void deliver(CPUState *cs, uint64_t addr, MemOpIdx oi, bool store,
-                    bool after, uint64_t lo, uint64_t hi)
+typedef struct Access {
+    CPUState *cs;
+    PandaPlace place;
+    uint64_t pc;
+    uintptr_t ra;
+    uint64_t addr;
+    MemOpIdx oi;
+    bool store;
+} Access;
+
+static uint64_t physical_of(void *opaque)
 {
-    void (*fn)(CPUState *, uint64_t, size_t, MemOpIdx, bool) =
-        after ? deliver_after : deliver_before;
-    MemOp op = get_memop(oi);
+    Access *a = opaque;
+    uint64_t paddr = UINT64_MAX;
+
+    physical(a->cs, a->addr, a->oi, a->store, &paddr);
+    return paddr;
+}
+
+/* Returns the value, which a callback may have changed. */
+static uint64_t deliver_part(Access *a, uint64_t mask, bool after, size_t size,
+                             uint64_t value)
+{
+    PandaVcpu *v = &panda_vcpu;
+
+    v->pass = panda_take(mask, a->pc, a->addr, v->block_pc, physical_of, a);
+    if (v->pass) {
+        memcpy(v->mem_buf, &value, 8);
+        panda_event_enter(a->cs, a->place, a->pc, a->ra);
+        (after ? deliver_after : deliver_before)(a->cs, a->addr, size, a->oi,
+                                                 a->store);
+        memcpy(&value, v->mem_buf, 8);
+        panda_event_leave(a->cs);
+    }
+    return value;
+}
+
+/* A 16-byte access is two of 8, in the guest's order of the halves. */
+static uint64_t deliver(Access *a, uint64_t mask, bool after, uint64_t lo,
+                        uint64_t hi)
+{
+    MemOp op = get_memop(a->oi);
     size_t size = memop_size(op);
-    uint64_t first = lo;
 
     if (size == 16) {
         bool big = (op & MO_BSWAP) == MO_BE;
-        uint64_t second = big ? lo : hi;
 
-        first = big ? hi : lo;
-        memcpy(panda_vcpu.mem_buf, &first, 8);
-        fn(cs, addr, 8, oi, store);
-        memcpy(panda_vcpu.mem_buf, &second, 8);
-        fn(cs, addr + 8, 8, oi, store);
-    } else {
-        memcpy(panda_vcpu.mem_buf, &first, 8);
-        fn(cs, addr, size, oi, store);
+        deliver_part(a, mask, after, 8, big ? hi : lo);
+        a->addr += 8;
+        deliver_part(a, mask, after, 8, big ? lo : hi);
+        return lo;
     }
+    return deliver_part(a, mask, after, size, lo);
 }
 
 /* ---- call-outs from generated code ---- */
+
+uint64_t panda_access_address(void)
+{
+    return access_addr;
+}
 
 static bool is_retry(uint64_t addr)
 {
@@ -167,68 +204,76 @@ static bool is_retry(uint64_t addr)
     return retry;
 }
 
-static void before_load(CPUArchState *env, uint64_t addr, uint32_t oi)
-{
-    CPUState *cs = env_cpu(env);
+#define ACCESS(at, is_store)                                                  \
+    &(Access) {                                                               \
+        .cs = env_cpu(env), .place = PANDA_PLACE_MEM,                         \
+        .pc = panda_exact_pc(env_cpu(env), insn_pc), .ra = GETPC(),           \
+        .addr = (at), .oi = oi, .store = (is_store),                          \
+    }
 
-    if (!is_retry(addr) && wanted_before(false)) {
-        panda_event_enter(cs, PANDA_PLACE_MEM, panda_exact_pc(cs, insn_pc),
-                          GETPC());
-        deliver(cs, addr, oi, false, false, 0, 0);
-        panda_event_leave(cs);
+static void before_load(CPUArchState *env, uint64_t addr, uint32_t oi,
+                        uint64_t mask)
+{
+    if (!is_retry(addr) && (qatomic_read(&panda_live) & mask)) {
+        deliver(ACCESS(addr, false), mask, false, 0, 0);
     }
 }
 
 static uint64_t before_store(CPUArchState *env, uint64_t addr, uint32_t oi,
-                             uint64_t lo, uint64_t hi)
+                             uint64_t lo, uint64_t hi, uint64_t mask)
 {
-    CPUState *cs = env_cpu(env);
-
-    if (!is_retry(addr) && wanted_before(true)) {
-        panda_event_enter(cs, PANDA_PLACE_MEM, panda_exact_pc(cs, insn_pc),
-                          GETPC());
-        deliver(cs, addr, oi, true, false, lo, hi);
-        if (memop_size(get_memop(oi)) <= 8) {
-            memcpy(&lo, panda_vcpu.mem_buf, 8);
-        }
-        panda_event_leave(cs);
+    if (!is_retry(addr) && (qatomic_read(&panda_live) & mask)) {
+        return deliver(ACCESS(addr, true), mask, false, lo, hi);
     }
     return lo;
 }
 
-static void after_access(CPUArchState *env, uint32_t oi, uint32_t store,
-                         uint64_t lo, uint64_t hi)
+static void after_load(CPUArchState *env, uint32_t oi, uint64_t lo,
+                       uint64_t hi, uint64_t mask)
 {
-    CPUState *cs = env_cpu(env);
+    if (qatomic_read(&panda_live) & mask) {
+        deliver(ACCESS(access_addr, false), mask, true, lo, hi);
+    }
+}
 
-    if (wanted_after(store)) {
-        panda_event_enter(cs, PANDA_PLACE_MEM, panda_exact_pc(cs, insn_pc),
-                          GETPC());
-        deliver(cs, access_addr, oi, store, true, lo, hi);
-        panda_event_leave(cs);
+static void after_store(CPUArchState *env, uint32_t oi, uint64_t lo,
+                        uint64_t hi, uint64_t mask)
+{
+    if (qatomic_read(&panda_live) & mask) {
+        deliver(ACCESS(access_addr, true), mask, true, lo, hi);
     }
 }
 
 static TCGHelperInfo before_load_info = {
     .name = "panda_before_load",
     .typemask = dh_typemask(void, 0) | dh_typemask(env, 1)
-                | dh_typemask(i64, 2) | dh_typemask(i32, 3),
+                | dh_typemask(i64, 2) | dh_typemask(i32, 3)
+                | dh_typemask(i64, 4),
 };
 
 static TCGHelperInfo before_store_info = {
     .name = "panda_before_store",
     .typemask = dh_typemask(i64, 0) | dh_typemask(env, 1)
                 | dh_typemask(i64, 2) | dh_typemask(i32, 3)
-                | dh_typemask(i64, 4) | dh_typemask(i64, 5),
+                | dh_typemask(i64, 4) | dh_typemask(i64, 5)
+                | dh_typemask(i64, 6),
 };
 
-static TCGHelperInfo after_access_info = {
-    .name = "panda_after_access",
+static TCGHelperInfo after_load_info = {
+    .name = "panda_after_load",
     .typemask = dh_typemask(void, 0) | dh_typemask(env, 1)
-                | dh_typemask(i32, 2) | dh_typemask(i32, 3)
+                | dh_typemask(i32, 2) | dh_typemask(i64, 3)
                 | dh_typemask(i64, 4) | dh_typemask(i64, 5),
 };
 
+static TCGHelperInfo after_store_info = {
+    .name = "panda_after_store",
+    .typemask = dh_typemask(void, 0) | dh_typemask(env, 1)
+                | dh_typemask(i32, 2) | dh_typemask(i64, 3)
+                | dh_typemask(i64, 4) | dh_typemask(i64, 5),
+};
+
+/* Is this an access of a block with call-outs? */
 static bool emitting(bool store)
 {
     return tcg_ctx->gen_tb
@@ -254,17 +299,36 @@ static void addr_end(TCGv_i64 wide)
     }
 }
 
+/* The access may change the register its address is in. */
+static void note_address(PandaPoint after, TCGTemp *addr)
+{
+    if (masks[after] || streamed[after]) {
+        TCGv_i64 wide = addr_begin(addr);
+
+        tcg_gen_st_i64(wide, tcg_constant_ptr((intptr_t)&access_addr), 0);
+        addr_end(wide);
+    }
+}
+
 /* The prototypes are in patch 0001. */
 void panda_gen_before_load(TCGTemp *addr, MemOpIdx oi);
 void panda_gen_before_load(TCGTemp *addr, MemOpIdx oi)
 {
-    if (emitting(false)) {
+    uint64_t mask = masks[PANDA_POINT_BEFORE_LOAD];
+
+    if (!emitting(false)) {
+        return;
+    }
+    if (mask) {
         TCGv_i64 wide = addr_begin(addr);
 
-        tcg_gen_call3(before_load, &before_load_info, NULL,
+        tcg_gen_call4(before_load, &before_load_info, NULL,
                       tcgv_ptr_temp(tcg_env), tcgv_i64_temp(wide),
-                      tcgv_i32_temp(tcg_constant_i32(oi)));
+                      tcgv_i32_temp(tcg_constant_i32(oi)),
+                      tcgv_i64_temp(tcg_constant_i64(mask)));
         addr_end(wide);
+    } else {
+        note_address(PANDA_POINT_AFTER_LOAD, addr);
     }
 }
 
@@ -273,17 +337,32 @@ static void gen_before_store(TCGTemp *ret, TCGTemp *addr, MemOpIdx oi,
 {
     TCGv_i64 wide = addr_begin(addr);
 
-    tcg_gen_call5(before_store, &before_store_info, ret,
+    tcg_gen_call6(before_store, &before_store_info, ret,
                   tcgv_ptr_temp(tcg_env), tcgv_i64_temp(wide),
                   tcgv_i32_temp(tcg_constant_i32(oi)),
-                  tcgv_i64_temp(lo), tcgv_i64_temp(hi));
+                  tcgv_i64_temp(lo), tcgv_i64_temp(hi),
+                  tcgv_i64_temp(tcg_constant_i64(
+                      masks[PANDA_POINT_BEFORE_STORE])));
     addr_end(wide);
+}
+
+/* If not, what the code after the store needs is emitted. */
+static bool calls_before_store(TCGTemp *addr)
+{
+    if (!emitting(true)) {
+        return false;
+    }
+    if (!masks[PANDA_POINT_BEFORE_STORE]) {
+        note_address(PANDA_POINT_AFTER_STORE, addr);
+        return false;
+    }
+    return true;
 }
 
 TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi);
 TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi)
 {
-    if (!emitting(true)) {
+    if (!calls_before_store(addr)) {
         return val;
     }
 
@@ -302,7 +381,7 @@ TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi)
 TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi);
 TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi)
 {
-    if (!emitting(true)) {
+    if (!calls_before_store(addr)) {
         return val;
     }
 
@@ -316,7 +395,7 @@ TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi)
 void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi);
 void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi)
 {
-    if (emitting(true)) {
+    if (calls_before_store(addr)) {
         TCGv_i64 unused = tcg_temp_ebb_new_i64();
 
         gen_before_store(tcgv_i64_temp(unused), addr, oi, TCGV128_LOW(val),
@@ -327,53 +406,101 @@ void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi)
 
 static void gen_after(MemOpIdx oi, bool store, TCGv_i64 lo, TCGv_i64 hi)
 {
-    tcg_gen_call5(after_access, &after_access_info, NULL,
-                  tcgv_ptr_temp(tcg_env),
-                  tcgv_i32_temp(tcg_constant_i32(oi)),
-                  tcgv_i32_temp(tcg_constant_i32(store)),
-                  tcgv_i64_temp(lo), tcgv_i64_temp(hi));
+    PandaPoint point = point_of(store, true);
+    PandaListener *l;
+
+    if (masks[point]) {
+        tcg_gen_call5(store ? after_store : after_load,
+                      store ? &after_store_info : &after_load_info, NULL,
+                      tcgv_ptr_temp(tcg_env),
+                      tcgv_i32_temp(tcg_constant_i32(oi)),
+                      tcgv_i64_temp(lo), tcgv_i64_temp(hi),
+                      tcgv_i64_temp(tcg_constant_i64(masks[point])));
+    }
+    if (streamed[point]) {
+        PandaEmittedAccess access = {
+            .pc = translated_pc, .oi = oi, .store = store, .lo = lo, .hi = hi,
+        };
+
+        PANDA_FOR_EACH_LISTENER(l) {
+            if (l->emit_access
+                && panda_listener_may_want(l, point, translated_pc,
+                                           translated_kernel)) {
+                l->emit_access(l, &access);
+            }
+        }
+    }
+}
+
+static bool emitting_after(bool store)
+{
+    PandaPoint point = point_of(store, true);
+
+    return emitting(store) && (masks[point] || streamed[point]);
 }
 
 void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store);
 void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store)
 {
-    if (emitting(store)) {
+    if (emitting_after(store)) {
         TCGv_i64 wide = tcg_temp_ebb_new_i64();
 
         tcg_gen_extu_i32_i64(wide, val);
         gen_after(oi, store, wide, tcg_constant_i64(0));
         tcg_temp_free_i64(wide);
-        if (store && replaced == tcgv_i32_temp(val)) {
-            tcg_temp_free_i32(val);
-            replaced = NULL;
-        }
+    }
+    if (store && replaced && replaced == tcgv_i32_temp(val)) {
+        tcg_temp_free_i32(val);
+        replaced = NULL;
     }
 }
 
 void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store);
 void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store)
 {
-    if (emitting(store)) {
+    if (emitting_after(store)) {
         gen_after(oi, store, val, tcg_constant_i64(0));
-        if (store && replaced == tcgv_i64_temp(val)) {
-            tcg_temp_free_i64(val);
-            replaced = NULL;
-        }
+    }
+    if (store && replaced && replaced == tcgv_i64_temp(val)) {
+        tcg_temp_free_i64(val);
+        replaced = NULL;
     }
 }
 
 void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store);
 void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store)
 {
-    if (emitting(store)) {
+    if (emitting_after(store)) {
         gen_after(oi, store, TCGV128_LOW(val), TCGV128_HIGH(val));
     }
 }
 
-void panda_mem_insn_start(uint64_t pc)
+void panda_mem_insn_start(uint64_t pc, bool kernel)
 {
-    tcg_gen_st_i64(tcg_constant_i64(pc),
-                   tcg_constant_ptr((intptr_t)&insn_pc), 0);
+    PandaListener *l;
+
+    translated_pc = pc;
+    translated_kernel = kernel;
+    memset(streamed, 0, sizeof(streamed));
+    for (int point = PANDA_POINT_BEFORE_LOAD; point < PANDA_POINTS; point++) {
+        masks[point] = panda_point_mask(point, pc, kernel);
+    }
+    PANDA_FOR_EACH_LISTENER(l) {
+        if (l->emit_access) {
+            for (int point = PANDA_POINT_BEFORE_LOAD; point < PANDA_POINTS;
+                 point++) {
+                streamed[point] |= panda_listener_may_want(l, point, pc,
+                                                           kernel);
+            }
+        }
+    }
+    /* Helpers report their accesses whatever the masks say. */
+    panda_emit_store_u64(&insn_pc, pc);
+}
+
+void panda_mem_flushed(void)
+{
+    access_retried = false;
 }
 
 /* ---- accesses made by helpers ---- */
@@ -391,6 +518,21 @@ void panda_mem_block_start(const DisasContextBase *db)
                    - sizeof(CPUState));
 }
 
+/* Streams get it too. */
+static void stream_access(const Access *a, bool kernel, uint64_t lo,
+                          uint64_t hi)
+{
+    PandaListener *l;
+
+    PANDA_FOR_EACH_LISTENER(l) {
+        if (l->emit_access
+            && panda_listener_may_want(l, point_of(a->store, true), a->pc,
+                                       kernel)) {
+            l->access_made(l, a->pc, a->addr, a->oi, a->store, lo, hi);
+        }
+    }
+}
+
 void __wrap_qemu_plugin_vcpu_mem_cb(CPUState *cs, uint64_t addr, uint64_t lo,
                                     uint64_t hi, MemOpIdx oi,
                                     enum qemu_plugin_mem_rw rw);
@@ -398,17 +540,27 @@ void __wrap_qemu_plugin_vcpu_mem_cb(CPUState *cs, uint64_t addr, uint64_t lo,
                                     uint64_t hi, MemOpIdx oi,
                                     enum qemu_plugin_mem_rw rw)
 {
+    uint64_t pc = panda_exact_pc(cs, insn_pc);
+    bool kernel = panda_arch_in_kernel(cs);
+
     for (int store = 0; store < 2; store++) {
-        if (!(rw & (store ? QEMU_PLUGIN_MEM_W : QEMU_PLUGIN_MEM_R))
-            || (!wanted_before(store) && !wanted_after(store))) {
+        Access access = {
+            .cs = cs, .place = PANDA_PLACE_HELPER, .pc = pc, .addr = addr,
+            .oi = oi, .store = store,
+        };
+
+        if (!(rw & (store ? QEMU_PLUGIN_MEM_W : QEMU_PLUGIN_MEM_R))) {
             continue;
         }
-        panda_event_enter(cs, PANDA_PLACE_HELPER,
-                          panda_exact_pc(cs, insn_pc), 0);
         /* The access is made already: both of its events come now. */
-        deliver(cs, addr, oi, store, false, lo, hi);
-        deliver(cs, addr, oi, store, true, lo, hi);
-        panda_event_leave(cs);
+        for (int after = 0; after < 2; after++) {
+            Access copy = access;
+
+            deliver(&copy, panda_point_mask(point_of(store, after), pc,
+                                            kernel),
+                    after, lo, hi);
+        }
+        stream_access(&access, kernel, lo, hi);
     }
 }
 

@@ -8,6 +8,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "core/listeners.h"
 #include "core/machine.h"
 #include "exec/exec-all.h"
 #include "exec/translation-block.h"
@@ -19,7 +20,20 @@ QEMU_BUILD_BUG_ON(PANDA_CF_ALL
                      | CF_INVALID | CF_PARALLEL | CF_NOIRQ | CF_PCREL
                      | CF_BP_PAGE | CF_CLUSTER_MASK));
 
+/*
+ * A block that may run at several addresses cannot be translated for one of
+ * them. Not a flag of QEMU's: it stands for CF_PCREL being clear.
+ */
+#define FIXED_PC 0x80000000u
+
 #define CHAINING_OFF (CF_NO_GOTO_TB | CF_NO_GOTO_PTR)
+
+#define BLOCK_POINTS (BIT(PANDA_POINT_BLOCK) | BIT(PANDA_POINT_BLOCK_END))
+#define INSN_POINTS (BIT(PANDA_POINT_INSN) | BIT(PANDA_POINT_AFTER_INSN))
+#define LOAD_POINTS                                                           \
+    (BIT(PANDA_POINT_BEFORE_LOAD) | BIT(PANDA_POINT_AFTER_LOAD))
+#define STORE_POINTS                                                          \
+    (BIT(PANDA_POINT_BEFORE_STORE) | BIT(PANDA_POINT_AFTER_STORE))
 
 static uint32_t wanted_bits;
 /* What the CPU was last asked to use. */
@@ -61,30 +75,46 @@ static bool any_wanted(const uint8_t *kinds, size_t n)
 /* On the CPU thread, outside of the execution loop: no block is linked. */
 static void apply(CPUState *cs, run_on_cpu_data data)
 {
+    static uint32_t pcrel;
     uint32_t bits = qatomic_read(&wanted_bits);
 
-    cs->tcg_cflags = (cs->tcg_cflags & ~(PANDA_CF_ALL | CHAINING_OFF)) | bits;
+    pcrel |= cs->tcg_cflags & CF_PCREL;
+    cs->tcg_cflags = (cs->tcg_cflags & ~(PANDA_CF_ALL | CHAINING_OFF))
+        | (bits & ~FIXED_PC);
+    if (bits & FIXED_PC) {
+        cs->tcg_cflags &= ~CF_PCREL;
+    } else {
+        cs->tcg_cflags |= pcrel;
+    }
 }
 
 void panda_variants_update(void)
 {
     CPUState *cs = panda_vcpu.cs;
+    uint32_t points = panda_listeners_points();
     uint32_t bits = 0;
 
-    if (any_wanted(block_kinds, ARRAY_SIZE(block_kinds))) {
+    if (any_wanted(block_kinds, ARRAY_SIZE(block_kinds))
+        || (points & BLOCK_POINTS)) {
         bits |= PANDA_CF_BLOCK;
     }
-    if (any_wanted(insn_kinds, ARRAY_SIZE(insn_kinds))) {
+    if (any_wanted(insn_kinds, ARRAY_SIZE(insn_kinds))
+        || (points & INSN_POINTS)) {
         bits |= PANDA_CF_INSN;
     }
-    if (memcb || any_wanted(load_kinds, ARRAY_SIZE(load_kinds))) {
+    if (memcb || any_wanted(load_kinds, ARRAY_SIZE(load_kinds))
+        || (points & LOAD_POINTS)) {
         bits |= PANDA_CF_LOAD;
     }
-    if (memcb || any_wanted(store_kinds, ARRAY_SIZE(store_kinds))) {
+    if (memcb || any_wanted(store_kinds, ARRAY_SIZE(store_kinds))
+        || (points & STORE_POINTS)) {
         bits |= PANDA_CF_STORE;
     }
     if (chaining_off) {
         bits |= CHAINING_OFF;
+    }
+    if (panda_listeners_fix_pc()) {
+        bits |= FIXED_PC;
     }
     qatomic_set(&wanted_bits, bits);
     if (cs && qatomic_xchg(&asked_bits, bits) != bits && !panda_dead()) {

@@ -11,6 +11,7 @@
 #include "core/machine.h"
 #include "core/block_events.h"
 #include "core/guest_clock.h"
+#include "core/listeners.h"
 #include "exec/exec-all.h"
 #include "exec/cpu-common.h"
 #include "exec/tb-flush.h"
@@ -102,11 +103,13 @@ static void serve_requests(CPUState *cs, PandaPlace place)
             /* The instruction is met again: its event was delivered. */
             v->skip_insn = true;
             v->skip_insn_pc = pc;
+            panda_live_ask(true);
         }
         break;
     case PANDA_PLACE_BLOCK_START:
         if (requests == PANDA_REQUEST_RETRANSLATE) {
             v->skip_block = true;
+            panda_live_ask(true);
         }
         break;
     }

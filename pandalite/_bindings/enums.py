@@ -92,6 +92,14 @@ class PandaStatus(IntEnum):
     ERR_UNSUPPORTED = -8
 
 
+class PandaMode(IntEnum):
+    """Privilege of the code an event is from."""
+
+    ANY = 0
+    KERNEL = 1
+    USER = 2
+
+
 class PandaRunResult(IntEnum):
     """Why panda_run() returned.
 

@@ -25,7 +25,14 @@ from ctypes import (
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .callbacks import panda_cb
-from .structs import PandaCPU, PandaLayoutEntry, PandaPythonApi, PandaPythonCallback, PandaTB
+from .structs import (
+    PandaCPU,
+    PandaFilter,
+    PandaLayoutEntry,
+    PandaPythonApi,
+    PandaPythonCallback,
+    PandaTB,
+)
 
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
@@ -76,6 +83,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_enable_memcb": (None, ()),
     "panda_disable_memcb": (None, ()),
     "panda_last_error": (c_char_p, ()),
+    "panda_set_filter": (c_int, (c_void_p, POINTER(PandaFilter))),
+    "panda_flag_new": (c_uint32, (c_bool,)),
+    "panda_flag_set": (None, (c_uint32, c_bool)),
+    "panda_flag_get": (c_bool, (c_uint32,)),
     "panda_env_layout": (POINTER(PandaLayoutEntry), (POINTER(c_size_t),)),
     "panda_set_vcpu_entry": (None, (FN_panda_set_vcpu_entry_entry,)),
     "panda_vcpu_thread_main": (None, ()),
@@ -134,6 +145,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 #: Functions that return at once: they may be called with the GIL held.
 NONBLOCKING: frozenset[str] = frozenset(
     {
+        "panda_flag_set",
+        "panda_flag_get",
         "panda_env_layout",
         "panda_python_make_peek",
         "panda_current_pc",
@@ -157,6 +170,18 @@ def declare(lib: CDLL, names: Iterable[str] = PROTOTYPES) -> None:
 
 class NonblockingLibrary(Protocol):
     """The functions of a core library that return at once."""
+
+    def panda_flag_set(self, flag: int, set: bool, /) -> None:
+        """Set or clear a flag; takes effect at the next event, from any thread.
+
+        Never blocks.
+        """
+
+    def panda_flag_get(self, flag: int, /) -> bool:
+        """Whether a flag is set.
+
+        Never blocks.
+        """
 
     def panda_env_layout(
         self,
@@ -330,6 +355,21 @@ class Library(NonblockingLibrary, Protocol):
         Holds QEMU's own words where QEMU refused something. Valid until the next API call of the
         same thread; the empty string if nothing failed.
         """
+
+    def panda_set_filter(
+        self,
+        plugin: Address,
+        filter: PandaFilter | Array[PandaFilter] | _Pointer[PandaFilter] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Give an owner a filter, for what it registers from now on.
+
+        NULL takes it away. PANDA_ERR_ARGUMENT if the filter makes no sense, PANDA_ERR_STATE if
+        there are too many at a time (55).
+        """
+
+    def panda_flag_new(self, set: bool, /) -> int:
+        """Make a flag for filters; 0 if there are too many (65535)."""
 
     def panda_set_vcpu_entry(self, entry: CFuncPtr | None, /) -> None:
         """Set the function the CPU thread is started through.

@@ -6,7 +6,11 @@ Structs whose members are not public have no class here; a pointer to one is a c
 
 from __future__ import annotations
 
-from ctypes import Structure, c_char_p, c_int32, c_uint32, c_uint64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_int32, c_uint32, c_uint64, c_void_p
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ctypes import _Pointer
 
 
 class PandaCPU(Structure):
@@ -69,6 +73,62 @@ class PandaTB(Structure):
         ("size", c_uint32),
         ("icount", c_uint32),
         ("reserved", c_uint32),
+    )
+
+
+class PandaRange(Structure):
+    """Addresses from first to last, both included."""
+
+    first: int
+    last: int
+
+    _fields_ = (
+        ("first", c_uint64),
+        ("last", c_uint64),
+    )
+
+
+class PandaFilter(Structure):
+    """A filter; one of zeros lets everything pass.
+
+    All conditions must hold. The counting ones (once_per_block, every, first, in this order) look
+    only at events that the others let pass.
+
+    Fields:
+        pc: Where the code is: of a block its start, else the instruction.
+        addr: Which addresses are accessed; for memory events only.
+        asid: Address spaces, as panda_current_asid() has them.
+        mode: A PandaMode.
+        every: One event in so many; 0 and 1: all.
+        first: No more than so many events until it is enabled again; 0: all.
+        flag: A flag that must be set (panda_flag_new()); 0: none.
+        once_per_block: Nonzero: only the first event of each block of code.
+    """
+
+    pc: _Pointer[PandaRange]
+    addr: _Pointer[PandaRange]
+    asid: _Pointer[c_uint64]
+    n_pc: int
+    n_addr: int
+    n_asid: int
+    mode: int
+    every: int
+    first: int
+    flag: int
+    once_per_block: int
+
+    _fields_ = (
+        ("pc", POINTER(PandaRange)),
+        ("addr", POINTER(PandaRange)),
+        ("asid", POINTER(c_uint64)),
+        ("n_pc", c_uint32),
+        ("n_addr", c_uint32),
+        ("n_asid", c_uint32),
+        ("mode", c_uint32),
+        ("every", c_uint64),
+        ("first", c_uint64),
+        ("flag", c_uint32),
+        ("once_per_block", c_uint32),
     )
 
 

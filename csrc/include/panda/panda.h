@@ -9,6 +9,7 @@
 #include "panda/callbacks.h"
 #include "panda/cpu.h"
 #include "panda/error.h"
+#include "panda/filter.h"
 #include "panda/layout.h"
 #include "panda/machine.h"
 #include "panda/memory.h"
