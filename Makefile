@@ -77,7 +77,7 @@ packages:
 
 venv: $(STAMP)
 
-$(STAMP): pyproject.toml | packages
+$(STAMP): pyproject.toml tools/requirements-dev.txt | packages
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install -q --disable-pip-version-check --no-input -r tools/requirements-dev.txt
 	echo "$(CURDIR)" > $$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/pandalite.pth

@@ -93,6 +93,10 @@ class PandaCore:
         """Note an exception that ends the run; the first one wins."""
         raise NotImplementedError
 
+    def _end_streams(self, at_rest: bool) -> None:
+        """See :class:`pandalite.streams.Streams`."""
+        raise NotImplementedError
+
     @property
     def lib(self) -> CoreLibrary:
         """The core library; short name of ``libpanda``."""

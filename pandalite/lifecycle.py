@@ -288,6 +288,7 @@ class Lifecycle(Callbacks):
         if self._created and not self._dead:
             self.libpanda.panda_watch_wakeup_fd(-1)
             at_rest = self._pause()
+            self._end_streams(at_rest)
         if self.serial_console is not None:
             self.serial_console.abort(sticky=True)
         patience = QUEUE_PATIENCE_INTERRUPTED if self._interrupted else QUEUE_PATIENCE

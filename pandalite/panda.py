@@ -13,11 +13,13 @@ from . import arguments
 from ._bindings import loader
 from ._core import Cpu, Tb
 from .arch import make_arch
+from .coverage import Coverages
 from .errors import ImageError, StateError, UnsupportedFeatureError
 from .lifecycle import Lifecycle, firmware_directories
 from .memory import Memory
 from .serial import Serial
 from .snapshots import Snapshots
+from .streams import Streams
 from .unsupported import ARGUMENTS, Unsupported
 from .utils import progress
 
@@ -30,7 +32,7 @@ _instance: Panda | None = None
 _instance_lock = threading.Lock()
 
 
-class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
+class Panda(Lifecycle, Memory, Serial, Snapshots, Streams, Coverages, Unsupported):
     """A guest machine inside this process.
 
     The machine is created by the first :meth:`run`. There can be one Panda per
@@ -149,6 +151,7 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
         assert buffer is not None
         self.mem_buf = (ctypes.c_uint8 * 16).from_address(buffer)
         self._init_callbacks()
+        self._init_streams()
         self._init_memory()
         self._init_lifecycle()
         self.arch = make_arch(self)

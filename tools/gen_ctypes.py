@@ -914,9 +914,9 @@ def read_arches(path: Path) -> list[Arch]:
 
 def natural_key(name: str) -> tuple[Any, ...]:
     """Sort key of imported names as ruff's isort rules want it."""
-    group = 0 if name.isupper() and len(name) > 1 else 1 if name.lstrip("_")[:1].isupper() else 2
+    group = 0 if name.isupper() and len(name) > 1 else 1 if name[:1].isupper() else 2
     parts = tuple(
-        (0, int(part), "") if part.isdigit() else (1, 0, part)
+        (0, int(part), "") if part.isdigit() else (1, 0, part.lower())
         for part in re.split(r"(\d+)", name)
         if part
     )

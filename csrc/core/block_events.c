@@ -8,6 +8,7 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/counter.h"
 #include "core/emit.h"
 #include "core/listeners.h"
 #include "core/python.h"
@@ -21,6 +22,9 @@
 /* The block being translated, if it is instrumented. */
 static PandaBlock *translating;
 static PandaBlock *blocks;
+
+/* QEMU's block -> ours, of blocks whose instructions are counted. */
+static GHashTable *counted_blocks;
 
 /* The block whose start was delivered and whose end was not. */
 static bool running;
@@ -42,6 +46,16 @@ void panda_block_left(void)
 {
     running = false;
     end_waits = false;
+}
+
+void panda_block_unwound(const TranslationBlock *tb, uint64_t pc)
+{
+    PandaBlock *block = counted_blocks && !panda_vcpu.uncounted
+        ? g_hash_table_lookup(counted_blocks, tb) : NULL;
+
+    if (block) {
+        panda_counters_unwind(block, pc);
+    }
 }
 
 PandaBlock *panda_block_translating(void)
@@ -116,6 +130,9 @@ void __real_qemu_plugin_flush_cb(void);
 void __wrap_qemu_plugin_flush_cb(void);
 void __wrap_qemu_plugin_flush_cb(void)
 {
+    if (counted_blocks) {
+        g_hash_table_remove_all(counted_blocks);
+    }
     while (blocks) {
         PandaBlock *next = blocks->next;
 
@@ -254,6 +271,7 @@ static void block_start(CPUArchState *env, void *opaque)
         v->unwinding = true;
         cpu_restore_state(cs, ra);
         v->unwinding = false;
+        v->uncounted = false;
         cpu_loop_exit_noexc(cs);
     }
     invalidated = false;
@@ -305,18 +323,46 @@ static TCGHelperInfo block_end_info = {
                 | dh_typemask(i32, 2) | dh_typemask(i32, 3),
 };
 
+/* The code a stream or counter has at the start of blocks. */
+static void emit_for(PandaListener *l, PandaBlock *b)
+{
+    if (panda_listener_may_want(l, PANDA_POINT_BLOCK, b->pub.pc, b->kernel)) {
+        l->emit(l, PANDA_POINT_BLOCK, b, b->pub.pc);
+    }
+}
+
 /* whole: not one instruction of a block that has begun already. */
 static void emit_block_start(bool whole)
 {
     PandaBlock *b = translating;
+    bool tracked = false;
     TCGLabel *skip;
     PandaListener *l;
+
+    b->whole = whole;
+    PANDA_FOR_EACH_LISTENER(l) {
+        if (l->counts_insns) {
+            b->insns = b->insns ?: g_array_new(false, false, 4);
+            if (!whole) {
+                emit_for(l, b);
+            }
+        }
+    }
+    if (b->insns) {
+        if (!counted_blocks) {
+            counted_blocks = g_hash_table_new(NULL, NULL);
+        }
+        g_hash_table_insert(counted_blocks, b->tb, b);
+    }
+    if (!whole) {
+        return;
+    }
 
     b->mask = panda_point_mask(PANDA_POINT_BLOCK, b->pub.pc, b->kernel);
     b->end_mask = panda_point_mask(PANDA_POINT_BLOCK_END, b->pub.pc,
                                    b->kernel);
     /* The end of the block before may wait, even if nobody watches this. */
-    if (whole && (b->mask || b->end_mask || panda_ends_are_watched())) {
+    if (b->mask || b->end_mask || panda_ends_are_watched()) {
         PANDA_FOR_EACH_LISTENER(l) {
             if (l->filter.seen) {
                 b->once_mask |= BIT_ULL(l->slot) & (b->mask | b->end_mask);
@@ -331,10 +377,13 @@ static void emit_block_start(bool whole)
     }
     /* After the callbacks, as they may leave the block before it runs. */
     PANDA_FOR_EACH_LISTENER(l) {
-        if (l->emit && panda_listener_may_want(l, PANDA_POINT_BLOCK,
-                                               b->pub.pc, b->kernel)) {
-            l->emit(l, PANDA_POINT_BLOCK, b, b->pub.pc);
+        if (l->emit) {
+            emit_for(l, b);
         }
+        tracked |= l->tracks_blocks;
+    }
+    if (tracked) {
+        panda_emit_store_u64(&panda_vcpu.last_block_pc, b->pub.pc);
     }
 }
 
@@ -370,10 +419,20 @@ bool __wrap_plugin_gen_tb_start(CPUState *cs, const DisasContextBase *db)
 void __wrap_plugin_gen_tb_end(CPUState *cs, size_t num_insns);
 void __wrap_plugin_gen_tb_end(CPUState *cs, size_t num_insns)
 {
+    PandaListener *l;
+
     if (translating) {
         panda_tb_fill(&translating->pub, translating->tb,
                       translating->pub.pc);
         translating->pub.icount = num_insns;
+        PANDA_FOR_EACH_LISTENER(l) {
+            if (l->emit_end && (translating->whole || l->counts_insns)
+                && panda_listener_may_want(l, PANDA_POINT_BLOCK,
+                                           translating->pub.pc,
+                                           translating->kernel)) {
+                l->emit_end(l, translating);
+            }
+        }
     }
 }
 

@@ -19,6 +19,8 @@ typedef struct PandaBlock {
     TranslationBlock *tb;
     struct PandaBlock *next;
     bool kernel;
+    /* Not one instruction of a block that has begun already. */
+    bool whole;
     /* Callbacks that may want its events, by slot. */
     uint64_t mask;
     uint64_t end_mask;
@@ -32,6 +34,9 @@ typedef struct PandaBlock {
 
 /* The block that is being translated, if it is instrumented. */
 PandaBlock *panda_block_translating(void);
+
+/* State was restored to the instruction at pc: the block is being left. */
+void panda_block_unwound(const TranslationBlock *tb, uint64_t pc);
 
 /* The running block was left from inside an event: it has no end. */
 void panda_block_left(void);

@@ -8,6 +8,7 @@
 #include "core/machine.h"
 #include "core/block_events.h"
 #include "core/listeners.h"
+#include "core/stream.h"
 #include "accel/tcg/cpu-ops.h"
 #include "exec/exec-all.h"
 #include "qemu/main-loop.h"
@@ -81,6 +82,9 @@ static void restore_state_to_opc(CPUState *cs, const TranslationBlock *tb,
     PandaCallback *c;
 
     real_ops->restore_state_to_opc(cs, tb, data);
+    if (panda_in_vcpu_thread()) {
+        panda_block_unwound(tb, data[0]);
+    }
     if (panda_wanted(PANDA_CB_CPU_RESTORE_STATE) && !panda_vcpu.unwinding
         && panda_in_vcpu_thread()) {
         uint64_t pc = panda_arch_get_pc(cs);
@@ -128,7 +132,8 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
     if (!panda_in_vcpu_thread()) {
         return false;
     }
-    if (!panda_wanted(PANDA_CB_ASID_CHANGED)) {
+    if (!panda_wanted(PANDA_CB_ASID_CHANGED)
+        && !(panda_streamed_kinds & BIT(PANDA_STREAM_ASID))) {
         if (panda_asid_watched) {
             panda_live_asid(new_value);
         }
@@ -144,8 +149,13 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
                            new_value);
     }
     panda_event_leave(cs);
-    if (!veto && panda_asid_watched) {
-        panda_live_asid(new_value);
+    if (!veto) {
+        if (panda_streamed_kinds & BIT(PANDA_STREAM_ASID)) {
+            panda_stream_asid(cs, pc, old_value, new_value);
+        }
+        if (panda_asid_watched) {
+            panda_live_asid(new_value);
+        }
     }
     return veto;
 }

@@ -190,6 +190,8 @@ typedef struct PandaVcpu {
     uint64_t pass;
     /* Start of the block that runs, for listeners inside of it. */
     uint64_t block_pc;
+    /* Start of the block that ran before it, if a listener asks for it. */
+    uint64_t last_block_pc;
     /* The block is left before it was counted. */
     bool uncounted;
     /* Requests of the callbacks of the present event. */

@@ -59,6 +59,10 @@ struct PandaListener {
     bool exhausted;
     /* Generated code counts its events down. */
     bool counts_inline;
+    /* It counts instructions: it needs to know where a block was left. */
+    bool counts_insns;
+    /* It wants to know which block ran before. */
+    bool tracks_blocks;
     /* Its addresses are physical ones. */
     bool physical;
     PandaFilterState filter;
@@ -67,11 +71,13 @@ struct PandaListener {
     /* A stream or counter emits code of its own. */
     void (*emit)(PandaListener *listener, PandaPoint point,
                  const struct PandaBlock *block, uint64_t pc);
+    /* The block is known as a whole. */
+    void (*emit_end)(PandaListener *listener, struct PandaBlock *block);
     /* The same beside a memory access, and for one made by a helper. */
     void (*emit_access)(PandaListener *listener,
                         const struct PandaEmittedAccess *access);
     void (*access_made)(PandaListener *listener, uint64_t pc, uint64_t addr,
-                        uint32_t oi, bool store, uint64_t lo, uint64_t hi);
+                        uint32_t oi, unsigned how, uint64_t lo, uint64_t hi);
     /* Freed when no generated code refers to it any more. */
     void (*free)(PandaListener *listener);
     PandaListener *next_retired;

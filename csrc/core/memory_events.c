@@ -419,7 +419,8 @@ static void gen_after(MemOpIdx oi, bool store, TCGv_i64 lo, TCGv_i64 hi)
     }
     if (streamed[point]) {
         PandaEmittedAccess access = {
-            .pc = translated_pc, .oi = oi, .store = store, .lo = lo, .hi = hi,
+            .pc = translated_pc, .oi = oi, .store = store,
+            .kernel = translated_kernel, .lo = lo, .hi = hi,
         };
 
         PANDA_FOR_EACH_LISTENER(l) {
@@ -528,7 +529,9 @@ static void stream_access(const Access *a, bool kernel, uint64_t lo,
         if (l->emit_access
             && panda_listener_may_want(l, point_of(a->store, true), a->pc,
                                        kernel)) {
-            l->access_made(l, a->pc, a->addr, a->oi, a->store, lo, hi);
+            l->access_made(l, a->pc, a->addr, a->oi,
+                           (a->store ? PANDA_ACCESS_STORE : 0)
+                           | (kernel ? PANDA_ACCESS_KERNEL : 0), lo, hi);
         }
     }
 }

@@ -15,8 +15,13 @@ typedef struct PandaEmittedAccess {
     uint64_t pc;
     MemOpIdx oi;
     bool store;
+    bool kernel;
     TCGv_i64 lo, hi;
 } PandaEmittedAccess;
+
+/* How an access is made. */
+#define PANDA_ACCESS_STORE 1u
+#define PANDA_ACCESS_KERNEL 2u
 
 /* At run time: the address of the access that is being made. */
 uint64_t panda_access_address(void);

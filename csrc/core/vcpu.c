@@ -121,6 +121,7 @@ static void serve_requests(CPUState *cs, PandaPlace place)
         cpu_restore_state(cs, v->ra);
         v->unwinding = false;
     }
+    v->uncounted = false;
     panda_arch_apply_pending(cs);
     panda_arch_set_pc(cs, pc);
     cpu_loop_exit_noexc(cs);

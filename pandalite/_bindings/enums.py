@@ -67,6 +67,40 @@ class panda_cb_type(IntEnum):
     LAST = 51
 
 
+class PandaMode(IntEnum):
+    """Privilege of the code an event is from."""
+
+    ANY = 0
+    KERNEL = 1
+    USER = 2
+
+
+class PandaCounterKind(IntEnum):
+    """What is counted.
+
+    Members:
+        BLOCKS: Blocks that begin.
+        INSNS: Instructions that are executed, as QEMU's -icount has them.
+    """
+
+    BLOCKS = 0
+    INSNS = 1
+
+
+class PandaCoverageKind(IntEnum):
+    """What coverage records; may be combined.
+
+    Members:
+        BLOCKS: How often each block began.
+        EDGES: How often each block followed each other.
+        EDGE_MAP: The same in a map of bytes, without a call; for fuzzers.
+    """
+
+    BLOCKS = 1
+    EDGES = 2
+    EDGE_MAP = 4
+
+
 class PandaStatus(IntEnum):
     """Result of API calls that can fail; the text is panda_last_error().
 
@@ -90,14 +124,6 @@ class PandaStatus(IntEnum):
     ERR_SNAPSHOT = -6
     ERR_TIMEOUT = -7
     ERR_UNSUPPORTED = -8
-
-
-class PandaMode(IntEnum):
-    """Privilege of the code an event is from."""
-
-    ANY = 0
-    KERNEL = 1
-    USER = 2
 
 
 class PandaRunResult(IntEnum):
@@ -138,3 +164,61 @@ class PandaMachineState(IntEnum):
     OFF = 3
     DEAD = 4
     FINISHED = 5
+
+
+class PandaStreamKind(IntEnum):
+    """What a stream has records of.
+
+    Members:
+        BLOCK: Starts of blocks: pc, asid, kernel, size, icount.
+        EDGE: From block to block: source, pc, asid, kernel.
+        INSN: Instructions that begin: pc, asid, kernel, block.
+        MEM: Memory accesses that were made: pc, asid, kernel, addr, size, value, write.
+        ASID: Changes of the address space: pc, old, new.
+        EXCEPTION: Exceptions and interrupts: pc, asid, kernel, number, interrupt.
+    """
+
+    BLOCK = 0
+    EDGE = 1
+    INSN = 2
+    MEM = 3
+    ASID = 4
+    EXCEPTION = 5
+    KINDS = 6
+
+
+class PandaStreamField(IntEnum):
+    """Fields of records; each kind has some of them.
+
+    Members:
+        FIELD_PC: Of the instruction; of a block its start.
+        FIELD_ASID: Address space, as panda_current_asid() has it.
+        FIELD_KERNEL: 1: code of the kernel; 0: of users.
+        FIELD_SIZE: Of the block's code or of the access, in bytes.
+        FIELD_ICOUNT: Number of the block's instructions.
+        FIELD_SOURCE: Start of the block that ran before.
+        FIELD_BLOCK: Start of the block the instruction is in.
+        FIELD_ADDR: Address accessed.
+        FIELD_VALUE: What was read or written, as an integer.
+        FIELD_WRITE: 1: a write; 0: a read.
+        FIELD_OLD: Address space that was left.
+        FIELD_NEW: Address space that is entered.
+        FIELD_NUMBER: QEMU's number of the exception; of an interrupt the requests pending.
+        FIELD_INTERRUPT: 1: an interrupt; 0: an exception.
+    """
+
+    FIELD_PC = 0
+    FIELD_ASID = 1
+    FIELD_KERNEL = 2
+    FIELD_SIZE = 3
+    FIELD_ICOUNT = 4
+    FIELD_SOURCE = 5
+    FIELD_BLOCK = 6
+    FIELD_ADDR = 7
+    FIELD_VALUE = 8
+    FIELD_WRITE = 9
+    FIELD_OLD = 10
+    FIELD_NEW = 11
+    FIELD_NUMBER = 12
+    FIELD_INTERRUPT = 13
+    STREAM_FIELDS = 14

@@ -26,11 +26,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .callbacks import panda_cb
 from .structs import (
+    PandaBatch,
+    PandaCounter,
+    PandaCoveredBlock,
+    PandaCoveredEdge,
     PandaCPU,
     PandaFilter,
     PandaLayoutEntry,
     PandaPythonApi,
     PandaPythonCallback,
+    PandaStreamSpec,
+    PandaStreamStats,
     PandaTB,
 )
 
@@ -82,11 +88,21 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_disable_tb_chaining": (None, ()),
     "panda_enable_memcb": (None, ()),
     "panda_disable_memcb": (None, ()),
-    "panda_last_error": (c_char_p, ()),
     "panda_set_filter": (c_int, (c_void_p, POINTER(PandaFilter))),
     "panda_flag_new": (c_uint32, (c_bool,)),
     "panda_flag_set": (None, (c_uint32, c_bool)),
     "panda_flag_get": (c_bool, (c_uint32,)),
+    "panda_counter_open": (POINTER(PandaCounter), (c_uint, POINTER(PandaFilter))),
+    "panda_counter_enable": (None, (POINTER(PandaCounter), c_bool)),
+    "panda_counter_close": (None, (POINTER(PandaCounter),)),
+    "panda_coverage_open": (c_void_p, (c_uint32, c_uint32, POINTER(PandaFilter))),
+    "panda_coverage_enable": (None, (c_void_p, c_bool)),
+    "panda_coverage_blocks": (c_uint64, (c_void_p, POINTER(PandaCoveredBlock), c_uint64)),
+    "panda_coverage_edges": (c_uint64, (c_void_p, POINTER(PandaCoveredEdge), c_uint64)),
+    "panda_coverage_map": (c_void_p, (c_void_p,)),
+    "panda_coverage_reset": (None, (c_void_p,)),
+    "panda_coverage_close": (None, (c_void_p, c_bool)),
+    "panda_last_error": (c_char_p, ()),
     "panda_env_layout": (POINTER(PandaLayoutEntry), (POINTER(c_size_t),)),
     "panda_set_vcpu_entry": (None, (FN_panda_set_vcpu_entry_entry,)),
     "panda_vcpu_thread_main": (None, ()),
@@ -140,6 +156,14 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_register_size": (c_uint32, (c_int,)),
     "panda_register_read": (c_int, (POINTER(PandaCPU), c_int, c_void_p, c_uint32)),
     "panda_register_write": (c_int, (POINTER(PandaCPU), c_int, c_void_p, c_uint32)),
+    "panda_stream_open": (c_void_p, (POINTER(PandaStreamSpec), POINTER(PandaFilter))),
+    "panda_stream_enable": (None, (c_void_p, c_bool)),
+    "panda_stream_next": (c_int, (c_void_p, c_uint32, POINTER(PandaBatch))),
+    "panda_stream_flush": (None, (c_void_p,)),
+    "panda_stream_stats": (None, (c_void_p, POINTER(PandaStreamStats))),
+    "panda_stream_stop": (None, (c_void_p,)),
+    "panda_stream_finish": (None, (c_void_p,)),
+    "panda_stream_close": (None, (c_void_p, c_bool)),
 }
 
 #: Functions that return at once: they may be called with the GIL held.
@@ -349,13 +373,6 @@ class Library(NonblockingLibrary, Protocol):
     def panda_disable_memcb(self) -> None:
         """Undo panda_enable_memcb()."""
 
-    def panda_last_error(self) -> bytes | None:
-        """The message of the calling thread's last failed call.
-
-        Holds QEMU's own words where QEMU refused something. Valid until the next API call of the
-        same thread; the empty string if nothing failed.
-        """
-
     def panda_set_filter(
         self,
         plugin: Address,
@@ -370,6 +387,91 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_flag_new(self, set: bool, /) -> int:
         """Make a flag for filters; 0 if there are too many (65535)."""
+
+    def panda_counter_open(
+        self,
+        kind: int,
+        filter: PandaFilter | Array[PandaFilter] | _Pointer[PandaFilter] | _CArgObject | None,
+        /,
+    ) -> _Pointer[PandaCounter]:
+        """Open a counter, enabled, at 0.
+
+        filter may be NULL; it cannot have every, first and once_per_block. NULL on failure:
+        PANDA_ERR_ARGUMENT or PANDA_ERR_STATE (too many listeners), told by panda_last_error().
+        """
+
+    def panda_counter_enable(
+        self,
+        counter: PandaCounter | Array[PandaCounter] | _Pointer[PandaCounter] | _CArgObject | None,
+        enabled: bool,
+        /,
+    ) -> None:
+        """Go on counting, or stop; takes effect at the next block."""
+
+    def panda_counter_close(
+        self,
+        counter: PandaCounter | Array[PandaCounter] | _Pointer[PandaCounter] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free a counter."""
+
+    def panda_coverage_open(
+        self,
+        what: int,
+        map_bits: int,
+        filter: PandaFilter | Array[PandaFilter] | _Pointer[PandaFilter] | _CArgObject | None,
+        /,
+    ) -> int | None:
+        """Open coverage, enabled.
+
+        what: PandaCoverageKind; map_bits: the map has two to the power of so many bytes, 8 to 24.
+        filter as for counters. NULL on failure.
+        """
+
+    def panda_coverage_enable(self, coverage: Address, enabled: bool, /) -> None:
+        """Go on recording, or stop; takes effect at the next block."""
+
+    def panda_coverage_blocks(
+        self,
+        coverage: Address,
+        out: PandaCoveredBlock
+        | Array[PandaCoveredBlock]
+        | _Pointer[PandaCoveredBlock]
+        | _CArgObject
+        | None,
+        max: int,
+        /,
+    ) -> int:
+        """Copy at most max blocks, in the order they were met; returns how many there are."""
+
+    def panda_coverage_edges(
+        self,
+        coverage: Address,
+        out: PandaCoveredEdge
+        | Array[PandaCoveredEdge]
+        | _Pointer[PandaCoveredEdge]
+        | _CArgObject
+        | None,
+        max: int,
+        /,
+    ) -> int:
+        """Copy at most max edges, in no order; returns how many there are."""
+
+    def panda_coverage_map(self, coverage: Address, /) -> int | None:
+        """The map of edges; NULL if there is none. It may be written."""
+
+    def panda_coverage_reset(self, coverage: Address, /) -> None:
+        """Forget all hits."""
+
+    def panda_coverage_close(self, coverage: Address, keep_map: bool, /) -> None:
+        """Free coverage; keep_map: its map is still looked at, and left alone."""
+
+    def panda_last_error(self) -> bytes | None:
+        """The message of the calling thread's last failed call.
+
+        Holds QEMU's own words where QEMU refused something. Valid until the next API call of the
+        same thread; the empty string if nothing failed.
+        """
 
     def panda_set_vcpu_entry(self, entry: CFuncPtr | None, /) -> None:
         """Set the function the CPU thread is started through.
@@ -654,3 +756,61 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> int:
         """Write a register; mode changes take effect when the block is left."""
+
+    def panda_stream_open(
+        self,
+        spec: PandaStreamSpec
+        | Array[PandaStreamSpec]
+        | _Pointer[PandaStreamSpec]
+        | _CArgObject
+        | None,
+        filter: PandaFilter | Array[PandaFilter] | _Pointer[PandaFilter] | _CArgObject | None,
+        /,
+    ) -> int | None:
+        """Open a stream, enabled.
+
+        filter may be NULL. NULL on failure: PANDA_ERR_ARGUMENT or PANDA_ERR_STATE (too many
+        listeners), told by panda_last_error().
+        """
+
+    def panda_stream_enable(self, stream: Address, enabled: bool, /) -> None:
+        """Let events in, or none; takes effect at the next event."""
+
+    def panda_stream_next(
+        self,
+        stream: Address,
+        timeout_ms: int,
+        batch: PandaBatch | Array[PandaBatch] | _Pointer[PandaBatch] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Wait for the next batch; it gives the one before it back.
+
+        One reader at a time. PANDA_ERR_TIMEOUT if none came in time.
+        """
+
+    def panda_stream_flush(self, stream: Address, /) -> None:
+        """Hand over what there is at the next block, though the batch is not full."""
+
+    def panda_stream_stats(
+        self,
+        stream: Address,
+        stats: PandaStreamStats
+        | Array[PandaStreamStats]
+        | _Pointer[PandaStreamStats]
+        | _CArgObject
+        | None,
+        /,
+    ) -> None:
+        """How many records were delivered, dropped."""
+
+    def panda_stream_stop(self, stream: Address, /) -> None:
+        """No more events; a reader gets what is left, then the end."""
+
+    def panda_stream_finish(self, stream: Address, /) -> None:
+        """The same for good, while the guest does not run."""
+
+    def panda_stream_close(self, stream: Address, keep_batches: bool, /) -> None:
+        """Free a stream; nobody may be reading.
+
+        keep_batches: batches are still looked at, and their memory is left to them.
+        """

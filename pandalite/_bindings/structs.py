@@ -132,6 +132,61 @@ class PandaFilter(Structure):
     )
 
 
+class PandaCounter(Structure):
+    """A counter.
+
+    Fields:
+        value: The count so far; may be set.
+    """
+
+    value: int
+
+    _fields_ = (
+        ("value", c_uint64),
+    )
+
+
+class PandaCoveredBlock(Structure):
+    """A block of code that was met.
+
+    Fields:
+        hits: How often it began; 0: it was only translated.
+        size: Bytes of code.
+        icount: Number of instructions.
+    """
+
+    pc: int
+    hits: int
+    size: int
+    icount: int
+
+    _fields_ = (
+        ("pc", c_uint64),
+        ("hits", c_uint64),
+        ("size", c_uint32),
+        ("icount", c_uint32),
+    )
+
+
+class PandaCoveredEdge(Structure):
+    """A block that followed another.
+
+    Fields:
+        source: Start of the block that ran before.
+        target: Start of the block that followed.
+    """
+
+    source: int
+    target: int
+    hits: int
+
+    _fields_ = (
+        ("source", c_uint64),
+        ("target", c_uint64),
+        ("hits", c_uint64),
+    )
+
+
 class PandaLayoutEntry(Structure):
     """Place of one field of the register state PandaCPU.env_ptr points to.
 
@@ -237,4 +292,71 @@ class PandaSegment(Structure):
         ("base", c_uint64),
         ("flags", c_uint32),
         ("reserved", c_uint32),
+    )
+
+
+class PandaStreamSpec(Structure):
+    """What a stream is to be.
+
+    Fields:
+        kind: A PandaStreamKind.
+        fields: PandaStreamField of each word of a record.
+        batch: Records in a batch.
+        batches: Batches there may be at a time, at least 2.
+        drop: Nonzero: if all batches are full, drop records and count them. 0: wait.
+        accesses: Of memory accesses: 1 reads, 2 writes, 3 both.
+    """
+
+    kind: int
+    n_fields: int
+    fields: _Pointer[c_uint32]
+    batch: int
+    batches: int
+    drop: int
+    accesses: int
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("n_fields", c_uint32),
+        ("fields", POINTER(c_uint32)),
+        ("batch", c_uint64),
+        ("batches", c_uint32),
+        ("drop", c_uint32),
+        ("accesses", c_uint32),
+    )
+
+
+class PandaBatch(Structure):
+    """Records to be read.
+
+    Fields:
+        count: Number of records; 0: the stream has ended, and nothing is left.
+    """
+
+    records: _Pointer[c_uint64]
+    count: int
+
+    _fields_ = (
+        ("records", POINTER(c_uint64)),
+        ("count", c_uint64),
+    )
+
+
+class PandaStreamStats(Structure):
+    """What became of a stream's events.
+
+    Fields:
+        delivered: Records handed to the reader.
+        dropped: Records lost as no batch was free (only if it was to drop them).
+        waits: How often the guest had to wait for the reader.
+    """
+
+    delivered: int
+    dropped: int
+    waits: int
+
+    _fields_ = (
+        ("delivered", c_uint64),
+        ("dropped", c_uint64),
+        ("waits", c_uint64),
     )

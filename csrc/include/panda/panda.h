@@ -7,6 +7,7 @@
 #define PANDA_PANDA_H
 
 #include "panda/callbacks.h"
+#include "panda/counter.h"
 #include "panda/cpu.h"
 #include "panda/error.h"
 #include "panda/filter.h"
@@ -16,6 +17,7 @@
 #include "panda/monitor.h"
 #include "panda/python.h"
 #include "panda/registers.h"
+#include "panda/stream.h"
 #include "panda/types.h"
 
 #endif

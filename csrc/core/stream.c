@@ -1,0 +1,399 @@
+/*
+ * Buffers of streams: chunks that go round between the CPU thread, which fills
+ * them, and a reader.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "core/internal.h"
+#include "core/guest_clock.h"
+#include "core/machine.h"
+#include "core/stream.h"
+
+/* How often a guest that waits looks whether it has to do something else. */
+#define LOOK_UP_MS 10
+/* A guest that waits so long is worth a word. */
+#define WARN_AFTER_MS 10000
+
+struct PandaChunk {
+    PandaChunk *next;
+    uint64_t words;
+    uint64_t data[];
+};
+
+/* Streams that are open; under the registry's lock. */
+static GPtrArray *streams;
+
+static struct timespec in_ms(uint32_t ms)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    t.tv_sec += ms / 1000;
+    t.tv_nsec += (ms % 1000) * 1000000L;
+    if (t.tv_nsec >= 1000000000L) {
+        t.tv_sec++;
+        t.tv_nsec -= 1000000000L;
+    }
+    return t;
+}
+
+static void init_cond(pthread_cond_t *cond)
+{
+    pthread_condattr_t attr;
+
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(cond, &attr);
+    pthread_condattr_destroy(&attr);
+}
+
+/* ---- the CPU thread's side; the stream's lock is held ---- */
+
+static void hand_over(PandaStream *s)
+{
+    PandaChunk *chunk = s->filling;
+
+    if (!chunk) {
+        return;
+    }
+    chunk->words = s->cursor - chunk->data;
+    s->filling = NULL;
+    s->cursor = s->end = NULL;
+    chunk->next = NULL;
+    if (chunk->words) {
+        *s->full_tail = chunk;
+        s->full_tail = &chunk->next;
+        pthread_cond_signal(&s->filled);
+    } else {
+        chunk->next = s->free_chunks;
+        s->free_chunks = chunk;
+    }
+}
+
+static void take_chunk(PandaStream *s, bool beyond_the_limit)
+{
+    PandaChunk *chunk = s->free_chunks;
+
+    if (chunk) {
+        s->free_chunks = chunk->next;
+    } else if (s->n_chunks < s->max_chunks || beyond_the_limit) {
+        chunk = g_malloc(sizeof(*chunk)
+                         + s->chunk_words * sizeof(chunk->data[0]));
+        s->n_chunks++;
+    } else {
+        return;
+    }
+    s->filling = chunk;
+    s->cursor = chunk->data;
+    s->end = chunk->data + s->chunk_words;
+}
+
+/* Has the CPU thread to leave the guest's code for something else? */
+static bool has_to_go(PandaStream *s)
+{
+    CPUState *cs = panda_vcpu.cs;
+
+    return s->stopped || panda_dead() || qatomic_read(&cs->stop)
+        || qatomic_read(&cs->exit_request)
+        || qatomic_read(&panda_gate_closed);
+}
+
+static void wait_for_chunk(PandaStream *s)
+{
+    unsigned waited = 0;
+
+    s->stats.waits++;
+    panda_guest_clock_pause();
+    while (!s->filling) {
+        struct timespec until = in_ms(LOOK_UP_MS);
+
+        pthread_cond_timedwait(&s->freed, &s->lock, &until);
+        /* What comes until it has gone is little, and must not be lost. */
+        take_chunk(s, has_to_go(s));
+        waited += LOOK_UP_MS;
+        if (waited >= WARN_AFTER_MS && !s->warned && !s->filling) {
+            s->warned = true;
+            fprintf(stderr, "[pandalite] the guest waits for somebody to read "
+                    "a stream: iterate over it, or open it with "
+                    "when_full=\"drop\"\n");
+        }
+    }
+    panda_guest_clock_go_on();
+}
+
+uint64_t *panda_stream_turn(PandaStream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    hand_over(s);
+    take_chunk(s, false);
+    if (!s->filling) {
+        if (s->drop) {
+            s->stats.dropped++;
+        } else {
+            wait_for_chunk(s);
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+    return s->cursor;
+}
+
+static void flush_on_cpu(CPUState *cs, run_on_cpu_data data)
+{
+    PandaStream *s = data.host_ptr;
+
+    pthread_mutex_lock(&s->lock);
+    hand_over(s);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* ---- for everybody else ---- */
+
+static bool check_spec(const PandaStreamSpec *spec)
+{
+    static const uint32_t has[PANDA_STREAM_KINDS] = {
+        [PANDA_STREAM_BLOCK] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
+            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_SIZE)
+            | BIT(PANDA_FIELD_ICOUNT),
+        [PANDA_STREAM_EDGE] = BIT(PANDA_FIELD_SOURCE) | BIT(PANDA_FIELD_PC)
+            | BIT(PANDA_FIELD_ASID) | BIT(PANDA_FIELD_KERNEL),
+        [PANDA_STREAM_INSN] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
+            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_BLOCK),
+        [PANDA_STREAM_MEM] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
+            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_ADDR)
+            | BIT(PANDA_FIELD_SIZE) | BIT(PANDA_FIELD_VALUE)
+            | BIT(PANDA_FIELD_WRITE),
+        [PANDA_STREAM_ASID] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_OLD)
+            | BIT(PANDA_FIELD_NEW),
+        [PANDA_STREAM_EXCEPTION] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
+            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_NUMBER)
+            | BIT(PANDA_FIELD_INTERRUPT),
+    };
+
+    if (spec->kind >= PANDA_STREAM_KINDS) {
+        panda_fail(PANDA_ERR_ARGUMENT, "there is no stream of kind %u",
+                   spec->kind);
+        return false;
+    }
+    if (!spec->n_fields || spec->n_fields > PANDA_MAX_FIELDS) {
+        panda_fail(PANDA_ERR_ARGUMENT, "a stream has 1 to %d fields",
+                   PANDA_MAX_FIELDS);
+        return false;
+    }
+    for (unsigned i = 0; i < spec->n_fields; i++) {
+        if (spec->fields[i] >= PANDA_STREAM_FIELDS
+            || !(has[spec->kind] & BIT(spec->fields[i]))) {
+            panda_fail(PANDA_ERR_ARGUMENT, "streams of kind %u have no field "
+                       "%u", spec->kind, spec->fields[i]);
+            return false;
+        }
+    }
+    if (!spec->batch || spec->batch > (1u << 24) || spec->batches < 2
+        || spec->batches > 65536) {
+        panda_fail(PANDA_ERR_ARGUMENT, "a batch has 1 to %d records, and "
+                   "there are 2 to 65536 batches", 1 << 24);
+        return false;
+    }
+    return true;
+}
+
+static void free_chunks(PandaChunk *chunk)
+{
+    while (chunk) {
+        PandaChunk *next = chunk->next;
+
+        g_free(chunk);
+        chunk = next;
+    }
+}
+
+static void free_stream(PandaListener *listener)
+{
+    PandaStream *s = container_of(listener, PandaStream, listener);
+
+    if (!s->keeps_chunks) {
+        free_chunks(s->full_head);
+        free_chunks(s->free_chunks);
+        g_free(s->filling);
+        g_free(s->lent);
+    }
+    pthread_cond_destroy(&s->filled);
+    pthread_cond_destroy(&s->freed);
+    pthread_mutex_destroy(&s->lock);
+    g_free(s);
+}
+
+PandaStream *panda_stream_of(PandaListener *listener)
+{
+    return listener->free == free_stream
+        ? container_of(listener, PandaStream, listener) : NULL;
+}
+
+PandaStream *panda_stream_open(const PandaStreamSpec *spec,
+                               const PandaFilter *filter)
+{
+    PandaStream *s;
+
+    if (!check_spec(spec)) {
+        return NULL;
+    }
+    if (filter && filter->n_addr && spec->kind != PANDA_STREAM_MEM) {
+        panda_fail(PANDA_ERR_ARGUMENT, "addr is a filter of memory events "
+                   "only; pc is one of all kinds");
+        return NULL;
+    }
+    s = g_new0(PandaStream, 1);
+    s->kind = spec->kind;
+    s->n_fields = spec->n_fields;
+    for (unsigned i = 0; i < spec->n_fields; i++) {
+        s->fields[i] = spec->fields[i];
+        s->wants_asid |= spec->fields[i] == PANDA_FIELD_ASID;
+    }
+    s->chunk_words = spec->batch * spec->n_fields;
+    s->max_chunks = spec->batches;
+    s->drop = spec->drop;
+    s->full_tail = &s->full_head;
+    pthread_mutex_init(&s->lock, NULL);
+    init_cond(&s->filled);
+    init_cond(&s->freed);
+    s->listener.free = free_stream;
+    panda_stream_prepare(s, spec->accesses);
+
+    pthread_mutex_lock(&panda_registry_lock);
+    if (!panda_filter_init(&s->listener.filter, filter)
+        || panda_listener_add(&s->listener) != PANDA_OK) {
+        pthread_mutex_unlock(&panda_registry_lock);
+        panda_filter_clear(&s->listener.filter);
+        free_stream(&s->listener);
+        return NULL;
+    }
+    s->filter_is_static = panda_filter_is_static(&s->listener.filter);
+    if (!streams) {
+        streams = g_ptr_array_new();
+    }
+    g_ptr_array_add(streams, s);
+    panda_streamed_kinds |= BIT(s->kind);
+    panda_callbacks_recount();
+    pthread_mutex_unlock(&panda_registry_lock);
+    return s;
+}
+
+void panda_stream_enable(PandaStream *s, bool enabled)
+{
+    pthread_mutex_lock(&panda_registry_lock);
+    panda_listener_enable(&s->listener, enabled);
+    panda_callbacks_recount();
+    pthread_mutex_unlock(&panda_registry_lock);
+}
+
+int panda_stream_next(PandaStream *s, uint32_t timeout_ms, PandaBatch *batch)
+{
+    struct timespec until = in_ms(timeout_ms);
+    int status = PANDA_OK;
+    PandaChunk *chunk;
+
+    *batch = (PandaBatch) { 0 };
+    pthread_mutex_lock(&s->lock);
+    if (s->lent) {
+        s->lent->next = s->free_chunks;
+        s->free_chunks = s->lent;
+        s->lent = NULL;
+        pthread_cond_signal(&s->freed);
+    }
+    while (!s->full_head && !s->stopped) {
+        if (pthread_cond_timedwait(&s->filled, &s->lock, &until)) {
+            break;
+        }
+    }
+    chunk = s->full_head;
+    if (chunk) {
+        s->full_head = chunk->next;
+        if (!s->full_head) {
+            s->full_tail = &s->full_head;
+        }
+        s->lent = chunk;
+        batch->records = chunk->data;
+        batch->count = chunk->words / s->n_fields;
+        s->stats.delivered += batch->count;
+    } else if (!s->stopped) {
+        status = panda_fail(PANDA_ERR_TIMEOUT, "no batch in time");
+    }
+    pthread_mutex_unlock(&s->lock);
+    return status;
+}
+
+void panda_stream_flush(PandaStream *s)
+{
+    if (panda_vcpu.cs && !panda_dead()) {
+        async_run_on_cpu(panda_vcpu.cs, flush_on_cpu,
+                         RUN_ON_CPU_HOST_PTR(s));
+    }
+}
+
+void panda_stream_stats(PandaStream *s, PandaStreamStats *stats)
+{
+    pthread_mutex_lock(&s->lock);
+    *stats = s->stats;
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void remove_listener(PandaStream *s)
+{
+    pthread_mutex_lock(&panda_registry_lock);
+    if (g_ptr_array_remove(streams, s)) {
+        panda_listener_remove(&s->listener);
+        panda_streamed_kinds = 0;
+        for (unsigned i = 0; i < streams->len; i++) {
+            PandaStream *other = g_ptr_array_index(streams, i);
+
+            panda_streamed_kinds |= BIT(other->kind);
+        }
+        panda_callbacks_recount();
+    }
+    pthread_mutex_unlock(&panda_registry_lock);
+}
+
+/* Hand over what is left; the end follows it. */
+static void finish(PandaStream *s)
+{
+    pthread_mutex_lock(&s->lock);
+    hand_over(s);
+    s->stopped = true;
+    pthread_cond_broadcast(&s->freed);
+    pthread_cond_broadcast(&s->filled);
+    pthread_mutex_unlock(&s->lock);
+}
+
+static void finish_on_cpu(CPUState *cs, run_on_cpu_data data)
+{
+    finish(data.host_ptr);
+}
+
+void panda_stream_stop(PandaStream *s)
+{
+    panda_stream_enable(s, false);
+    if (panda_in_run() && !panda_dead()) {
+        async_run_on_cpu(panda_vcpu.cs, finish_on_cpu,
+                         RUN_ON_CPU_HOST_PTR(s));
+    } else {
+        finish(s);
+    }
+}
+
+void panda_stream_finish(PandaStream *s)
+{
+    remove_listener(s);
+    finish(s);
+}
+
+void panda_stream_close(PandaStream *s, bool keep_batches)
+{
+    pthread_mutex_lock(&s->lock);
+    s->stopped = true;
+    s->keeps_chunks = keep_batches;
+    pthread_cond_broadcast(&s->freed);
+    pthread_cond_broadcast(&s->filled);
+    pthread_mutex_unlock(&s->lock);
+    /* It is freed at the next flush of the code cache, which knows it. */
+    remove_listener(s);
+    panda_do_flush_tb();
+}

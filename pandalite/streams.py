@@ -1,0 +1,441 @@
+"""Event streams: events as records, written by C and read in batches.
+
+The recommended way to see very many events. The core writes records of 64-bit
+words; Python gets batches of them, without a call per event and without a copy
+(``csrc/include/panda/stream.h``)::
+
+    with panda.stream("block", fields=("pc", "size"), kernel=False) as blocks:
+        ...
+        for batch in blocks:
+            total += int(batch.numpy()["size"].sum())
+
+A stream lasts until it is stopped or the run ends; then its iteration ends too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._bindings.enums import PandaStatus, PandaStreamField, PandaStreamKind
+from ._bindings.structs import PandaBatch, PandaStreamSpec, PandaStreamStats
+from ._core import PandaCore
+from .errors import StateError
+from .filters import check_names, make_filter
+from .utils import warn
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+#: Kind -> the fields it has, in the order of a record if none are asked for.
+KINDS: dict[str, tuple[str, ...]] = {
+    "block": ("pc", "asid", "size", "icount", "kernel"),
+    "edge": ("source", "pc", "asid", "kernel"),
+    "insn": ("pc", "asid", "kernel", "block"),
+    "mem": ("pc", "addr", "size", "value", "write", "asid", "kernel"),
+    "asid": ("pc", "old", "new"),
+    "exception": ("pc", "number", "interrupt", "asid", "kernel"),
+}
+
+_ACCESSES = {"r": 1, "w": 2, "rw": 3}
+
+#: How long a wait in C lasts before Python looks at signals again.
+_WAIT_MS = 200
+
+#: Seconds a reader of ours may take after the end of its stream.
+_PATIENCE = 60
+
+
+class Batch:
+    """Records of a stream: a table of unsigned 64-bit words.
+
+    Its memory belongs to the stream: it holds these records until the next batch
+    is asked for. Copy what is to be kept.
+    """
+
+    def __init__(self, fields: tuple[str, ...], words: Any, count: int) -> None:
+        #: Names of the columns.
+        self.fields = fields
+        self._words = words
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def view(self) -> memoryview:
+        """The records as they are: a memoryview of ``len(batch)`` rows of words, format Q."""
+        flat = memoryview(self._words).cast("B")
+        return flat.cast("Q", (self._count, len(self.fields)))
+
+    def column(self, field: str) -> memoryview:
+        """One field of all records, as a memoryview with a stride; ValueError if unknown."""
+        try:
+            index = self.fields.index(field)
+        except ValueError:
+            raise ValueError(
+                f"the stream has no field {field!r}; it has: {', '.join(self.fields)}"
+            ) from None
+        flat = memoryview(self._words).cast("B").cast("Q")
+        return flat[index :: len(self.fields)]
+
+    def numpy(self) -> Any:
+        """The records as a NumPy array with a field per column (``array["pc"]``), not copied.
+
+        Raises:
+            StateError: NumPy is not installed.
+        """
+        try:
+            numpy: Any = import_module("numpy")
+        except ImportError:
+            raise StateError(
+                "Batch.numpy() needs NumPy: pip install numpy, or use Batch.view"
+            ) from None
+        return numpy.frombuffer(
+            self._words, dtype=[(name, "<u8") for name in self.fields], count=self._count
+        )
+
+    def tolist(self) -> list[tuple[int, ...]]:
+        """The records as tuples, copied."""
+        rows: Any = self.view.tolist()
+        return [tuple(row) for row in rows]
+
+    def tobytes(self) -> bytes:
+        """The records as bytes, copied."""
+        return self.view.tobytes()
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        return iter(self.tolist())
+
+
+class Stream:
+    """A stream of events, made by :meth:`pandalite.Panda.stream`.
+
+    Iterate over it, in any thread but one at a time, to get batches; or give
+    ``on_batch=`` or ``to_file=``, and pandalite does it in a thread of its own.
+    """
+
+    def __init__(self, panda: Streams, handle: int, kind: str, fields: tuple[str, ...]) -> None:
+        self._panda = panda
+        self._library = panda.libpanda
+        self._handle: int | None = handle
+        #: Kind of events, and names of the fields of a record.
+        self.kind = kind
+        self.fields = fields
+        self._enabled = True
+        self._reading = threading.Lock()
+        self._thread: threading.Thread | None = None
+        # Views of the memory of batches that somebody may still have.
+        self._views: dict[int, weakref.ref[Any]] = {}
+        self._batch = PandaBatch()
+        self._last_stats = (0, 0, 0)
+
+    # --- reading ---
+
+    def read(self, timeout: float | None = None) -> Batch | None:
+        """Wait for the next batch (C: ``panda_stream_next``).
+
+        The one before it is given back: what it showed will change.
+
+        Args:
+            timeout: seconds to wait; None: until there is one, or the end.
+
+        Returns:
+            The batch; None if the stream has ended, or in the time there was none.
+
+        Raises:
+            StateError: it is read elsewhere at this moment.
+        """
+        if not self._reading.acquire(blocking=False):
+            raise StateError("this stream is being read by somebody else: one reader at a time")
+        try:
+            left = float("inf") if timeout is None else max(0.0, timeout) * 1000
+            while self._handle is not None:
+                wait = int(min(left, _WAIT_MS))
+                status = self._library.panda_stream_next(self._handle, wait, self._batch)
+                if status == PandaStatus.OK:
+                    return self._make_batch()
+                left -= wait
+                if left <= 0:
+                    break
+            return None
+        finally:
+            self._reading.release()
+
+    def _make_batch(self) -> Batch | None:
+        count = self._batch.count
+        if not count:
+            return None
+        address = ctypes.cast(self._batch.records, ctypes.c_void_p).value
+        assert address is not None
+        words = (ctypes.c_uint64 * (count * len(self.fields))).from_address(address)
+        self._views = {a: ref for a, ref in self._views.items() if ref() is not None}
+        self._views[id(words)] = weakref.ref(words)
+        return Batch(self.fields, words, count)
+
+    def __iter__(self) -> Iterator[Batch]:
+        while True:
+            batch = self.read()
+            if batch is None:
+                return
+            yield batch
+
+    # --- control ---
+
+    @property
+    def enabled(self) -> bool:
+        """Whether events get in; may be set at any time (C: ``panda_stream_enable``)."""
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, enabled: bool) -> None:
+        self._library.panda_stream_enable(self._open(), bool(enabled))
+        self._enabled = bool(enabled)
+
+    def flush(self) -> None:
+        """Hand the records there are to the reader, at the guest's next block."""
+        self._library.panda_stream_flush(self._open())
+
+    def stop(self) -> None:
+        """No more events; the reader gets what there is, then the end."""
+        if self._handle is not None:
+            self._library.panda_stream_stop(self._handle)
+
+    def close(self) -> None:
+        """Stop it and free its memory; called at the end of a ``with`` block.
+
+        Arrays and views of batches stay valid; so does what they show, from now on.
+        """
+        if self._handle is None:
+            return
+        self._panda._streams.discard(self)
+        self._library.panda_stream_stop(self._handle)
+        self._join()
+        # A reader that waits in C sees the end and lets go.
+        with self._reading:
+            handle, self._handle = self._handle, None
+            self._last_stats = self._stats(handle)
+            in_use = any(ref() is not None for ref in self._views.values())
+            self._library.panda_stream_close(handle, in_use)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def delivered(self) -> int:
+        """Number of records the reader got."""
+        return self._stats(self._handle)[0]
+
+    @property
+    def dropped(self) -> int:
+        """Number of records lost as no batch was free; 0 unless ``when_full="drop"``."""
+        return self._stats(self._handle)[1]
+
+    @property
+    def waits(self) -> int:
+        """How often the guest had to wait for the reader."""
+        return self._stats(self._handle)[2]
+
+    def _stats(self, handle: int | None) -> tuple[int, int, int]:
+        if handle is None:
+            return self._last_stats
+        stats = PandaStreamStats()
+        self._library.panda_stream_stats(handle, stats)
+        return stats.delivered, stats.dropped, stats.waits
+
+    def _open(self) -> int:
+        if self._handle is None:
+            raise StateError("this stream is closed")
+        return self._handle
+
+    def _run_ended(self, at_rest: bool) -> None:
+        """The run is over: the rest is the reader's."""
+        if self._handle is not None:
+            if at_rest:
+                self._library.panda_stream_finish(self._handle)
+            else:
+                self._library.panda_stream_stop(self._handle)
+            self._join()
+
+    # --- a reader of its own ---
+
+    def _start(self, on_batch: Callable[[Batch], object], file: _RecordFile | None) -> None:
+        def consume() -> None:
+            try:
+                for batch in self:
+                    on_batch(batch)
+                if file is not None:
+                    file.complete()
+            except BaseException as error:
+                # Nobody reads any more, and the guest must not wait.
+                self.stop()
+                if file is not None:
+                    file.discard()
+                self._panda._fail_run(error)
+                for _ in self:
+                    pass
+
+        self._thread = threading.Thread(target=consume, name=f"stream-{self.kind}", daemon=True)
+        self._thread.start()
+
+    def _join(self) -> None:
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(_PATIENCE)
+            if thread.is_alive():
+                warn(
+                    f"the reader of a stream of {self.kind} did not finish within "
+                    f"{_PATIENCE} s of its end; it was abandoned"
+                )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._handle is None else "open"
+        return f"<{state} stream of {self.kind}: {', '.join(self.fields)}>"
+
+
+class Streams(PandaCore):
+    """The part of Panda that opens streams."""
+
+    _streams: set[Stream]
+
+    def _init_streams(self) -> None:
+        self._streams = set()
+
+    def stream(
+        self,
+        kind: str,
+        fields: Sequence[str] | None = None,
+        *,
+        batch: int = 65536,
+        batches: int = 8,
+        when_full: str = "wait",
+        access: str = "rw",
+        on_batch: Callable[[Batch], object] | None = None,
+        to_file: str | os.PathLike[str] | None = None,
+        enabled: bool = True,
+        **filters: Any,
+    ) -> Stream:
+        """Open a stream of events (C: ``panda_stream_open``).
+
+        Args:
+            kind: ``"block"`` (starts of blocks), ``"edge"`` (from block to block),
+                ``"insn"``, ``"mem"`` (accesses that were made), ``"asid"`` (changes of the
+                address space) or ``"exception"`` (with interrupts); docs/streams.md.
+            fields: what a record holds; default: all that the kind has.
+            batch: records in a batch.
+            batches: batches there may be at a time; the memory used is ``batch *
+                batches * 8 * len(fields)`` bytes.
+            when_full: all batches are full: ``"wait"``: the guest waits for the
+                reader, and its clock stands still; ``"drop"``: records are lost
+                and counted.
+            access: of ``"mem"``: ``"r"``, ``"w"`` or ``"rw"``.
+            on_batch: a function that gets each batch, in a thread of its own. What it
+                raises ends the run and is raised by ``run()``.
+            to_file: write the records to this file, as they are; it is there under
+                this name when the stream has ended.
+            enabled: False: no events get in until ``stream.enabled`` is set.
+            filters: which events; see :func:`pandalite.filters.make_filter`.
+
+        Raises:
+            ValueError, TypeError: an argument makes no sense.
+            StateError: there are too many streams, counters and filters (55).
+            OSError: the file cannot be made.
+        """
+        self._check_process()
+        names = _fields(kind, fields)
+        if when_full not in ("wait", "drop"):
+            raise ValueError(f"when_full={when_full!r}: it is 'wait' or 'drop'")
+        if access not in _ACCESSES:
+            raise ValueError(f"access={access!r}: it is 'r', 'w' or 'rw'")
+        if on_batch is not None and to_file is not None:
+            raise ValueError("give on_batch= or to_file=, not both: a stream has one reader")
+        check_names(filters)
+        wanted = make_filter(**filters)
+        spec = PandaStreamSpec()
+        spec.kind = PandaStreamKind[kind.upper()]
+        spec.n_fields = len(names)
+        numbers: Any = (ctypes.c_uint32 * len(names))(
+            *[PandaStreamField[f"FIELD_{name.upper()}"] for name in names]
+        )
+        spec.fields = numbers
+        spec.batch = _positive("batch", batch)
+        spec.batches = _positive("batches", batches)
+        spec.drop = when_full == "drop"
+        spec.accesses = _ACCESSES[access]
+        file = None if to_file is None else _RecordFile(Path(to_file))
+        handle = self.libpanda.panda_stream_open(spec, wanted)
+        if not handle:
+            if file is not None:
+                file.discard()
+            text = (self.libpanda.panda_last_error() or b"").decode(errors="replace")
+            raise (StateError if "already" in text else ValueError)(text)
+        stream = Stream(self, handle, kind, names)
+        self._streams.add(stream)
+        if not enabled:
+            stream.enabled = False
+        if file is not None:
+            on_batch = file.write
+        if on_batch is not None:
+            stream._start(on_batch, file)
+        return stream
+
+    def _end_streams(self, at_rest: bool) -> None:
+        """The run is over: readers get the rest, then the end."""
+        for stream in list(self._streams):
+            stream._run_ended(at_rest)
+
+
+def _positive(name: str, number: int) -> int:
+    if not isinstance(number, int) or not 0 < number < 1 << 31:
+        raise ValueError(f"{name}={number!r}: it must be a number of 1 or more")
+    return number
+
+
+def _fields(kind: str, fields: Sequence[str] | None) -> tuple[str, ...]:
+    if kind not in KINDS:
+        raise ValueError(f"there is no stream of {kind!r}; there are: {', '.join(KINDS)}")
+    if isinstance(fields, str):
+        fields = (fields,)
+    names = KINDS[kind] if fields is None else tuple(fields)
+    if not names or len(set(names)) != len(names):
+        raise ValueError(f"fields={names!r}: give each field once, and at least one")
+    for name in names:
+        if name not in KINDS[kind]:
+            raise ValueError(
+                f"streams of {kind!r} have no field {name!r}; they have: {', '.join(KINDS[kind])}"
+            )
+    return names
+
+
+class _RecordFile:
+    """Records on their way into a file, which gets its name when they are complete."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.part = path.with_name(path.name + ".part")
+        self.file = self.part.open("wb")
+
+    def write(self, batch: Batch) -> None:
+        self.file.write(batch.view)
+
+    def complete(self) -> None:
+        self.file.close()
+        self.part.replace(self.path)
+
+    def discard(self) -> None:
+        self.file.close()
+        self.part.unlink()
