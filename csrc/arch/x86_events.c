@@ -3,6 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "core/hypercall.h"
 #include "core/internal.h"
 #include "exec/exec-all.h"
 #include "exec/helper-proto.h"
@@ -33,6 +34,28 @@ void __wrap_cpu_x86_update_cr3(CPUX86State *env, target_ulong value)
     if (!panda_raise_asid_changed(env_cpu(env), env->cr[3], value, ra)) {
         __real_cpu_x86_update_cr3(env, value);
     }
+}
+
+/* ---- hypercalls ---- */
+
+/* The translator has brought eip up to date. */
+void __real_helper_cpuid(CPUX86State *env);
+void __wrap_helper_cpuid(CPUX86State *env);
+void __wrap_helper_cpuid(CPUX86State *env)
+{
+    CPUState *cs = env_cpu(env);
+
+    if (panda_wanted(PANDA_CB_GUEST_HYPERCALL)) {
+        bool handled = panda_raise_hypercall(cs, PANDA_PLACE_HELPER,
+                                             panda_arch_get_pc(cs), GETPC());
+
+        panda_event_leave(cs);
+        if (handled) {
+            return;
+        }
+    }
+    /* It uses its own return address, which must stay the generated code. */
+    __attribute__((musttail)) return __real_helper_cpuid(env);
 }
 
 /* ---- interrupts ---- */
