@@ -597,3 +597,37 @@ def test_hypercalls_in_odd_places(arch: str) -> None:
     assert found["calls"] == ODD_PLACES[arch][1]
     assert found["result"] == 0xCAFE
     assert found["text"].splitlines()[-1] == "done"
+
+
+# ---- an exception in a delay slot that is a block of its own ----
+
+
+def case_delay_slot(arch: str) -> list[int]:
+    text = """
+            place_in $t0, RESULTS - 0x2000 + 4092
+            jr      $t0
+            nop
+            .org    4092
+            b       1f
+            break
+        1:  back
+    """
+    guest = Guest(arch, text)
+    panda = guest.panda
+    found: list[int] = []
+
+    @panda.cb_before_block_exec(enabled=False)
+    def block(cpu: Any, tb: Any) -> None:
+        if tb.pc == guest.symbols["trap_entry"]:
+            cause = panda.arch.get_reg(cpu, "CP0_CAUSE")
+            found[:] = [panda.arch.get_reg(cpu, "CP0_EPC") - guest.begin, cause >> 31]
+
+    guest.enabled = ["block"]
+    assert guest.run()[1].splitlines()[-1] == "FAIL trap"
+    return found
+
+
+@pytest.mark.parametrize("arch", [arch for arch in EVERY if arch.startswith("mips")])
+def test_exception_in_a_delay_slot(arch: str) -> None:
+    """The branch is on one page, its slot on the next: the handler is told of the branch."""
+    assert run_case(case_delay_slot, arch, timeout=60) == [4092, 1]
