@@ -51,6 +51,10 @@ _CONSTANTS = {"PandaCPU *": "cpu", "PandaTB *": "tb"}
 _FIXED_BUFFER = "_mem_"
 
 
+#: Kinds whose result is the number to go on with, for the one they are given.
+_MAY_CHANGE_NUMBER = ("before_handle_exception", "before_handle_interrupt")
+
+
 class _Shape(NamedTuple):
     """How a kind's trampoline looks."""
 
@@ -99,6 +103,25 @@ def _as_int(value: object) -> int:
         return 0
 
 
+def _keeping_text(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Keep what a callback has put into its last argument until it is called again.
+
+    ``result[0] = b"..."`` stores the address of the bytes, which C reads when
+    Python may have dropped them.
+    """
+    kept: list[Any] = []
+
+    def call(*args: Any) -> Any:
+        value = function(*args)
+        text = args[-1][0]
+        if text is not None:
+            kept[:] = [ctypes.create_string_buffer(text)]
+            args[-1][0] = ctypes.cast(kept[0], ctypes.c_char_p)
+        return value
+
+    return call
+
+
 class _CallbackInterrupted(BaseException):
     """Raised inside a callback that does not return while the run ends."""
 
@@ -140,8 +163,14 @@ class CallbackFunction:
             statement = f"return bool({call})"
         else:
             statement = f"return as_int({call})"
+        if self.kind.name in _MAY_CHANGE_NUMBER:
+            # No result is no change.
+            statement = f"result = {call}; return {shape.params[-1]} if result is None else "
+            statement += "as_int(result)"
         scope: dict[str, Any] = {
-            "fn": self.function,
+            "fn": _keeping_text(self.function)
+            if "char **" in self.kind.argtypes
+            else self.function,
             "failed": failed,
             "as_int": _as_int,
             "cpu": panda.cpu,
@@ -232,7 +261,7 @@ class Callbacks(PandaCore):
                 :func:`pandalite.filters.make_filter`. C: ``panda_set_filter``.
 
         Raises:
-            UnsupportedFeatureError: the kind is not raised yet, or ``procname``.
+            UnsupportedFeatureError: ``before_loadvm``, or ``procname``.
             CallbackSignatureError: the function takes other arguments.
             ValueError, TypeError: a filter makes no sense.
             StateError: there are too many filters (55).
@@ -270,10 +299,6 @@ class Callbacks(PandaCore):
             pcb = panda_cb()
             pcb.cbaddr = ctypes.cast(function.build(self, failed), type(pcb.cbaddr))
             status = self.libpanda.panda_register_callback_helper(handle, kind.number, pcb)
-        if status == PandaStatus.ERR_UNSUPPORTED:
-            raise UnsupportedFeatureError(
-                f"callbacks of kind {kind.name} are not raised yet by this version of pandalite"
-            )
         if status < 0:
             self.libpanda.panda_set_filter(handle, None)
         self._check_argument(status)

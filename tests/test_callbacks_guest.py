@@ -397,3 +397,78 @@ def case_loadvm_at_start():
 
 def test_loadvm_at_start():
     assert run_case(case_loadvm_at_start) == [["init", True], ["loadvm", True], "here"]
+
+
+def case_cpu_kinds(arch):
+    """All kinds of the CPU's dealings with the outside at once, in a busy guest."""
+    panda = boot(arch)
+    from collections import Counter
+
+    count = Counter()
+    inside = []
+
+    @panda.cb_before_handle_exception(enabled=False)
+    def exception(cpu, index):
+        count[f"exception {index}"] += 1
+        if panda.current_pc(cpu) != panda.arch.get_pc(cpu) or cpu.exception_index != index:
+            count["bad exception"] += 1
+        return index
+
+    @panda.cb_before_handle_interrupt(enabled=False)
+    def interrupt(cpu, number):
+        count["interrupt"] += 1
+        if not 0x20 <= number <= 0xFF:
+            count["bad interrupt"] += 1
+        return number
+
+    @panda.cb_after_cpu_exec_enter(enabled=False)
+    def enter(cpu):
+        count["enter"] += 1
+        inside.append(True)
+
+    @panda.cb_before_cpu_exec_exit(enabled=False)
+    def leave(cpu, ran_block):
+        count["leave"] += 1
+        count["ran"] += ran_block
+        if len(inside) != 1 and count["leave"] > 1:
+            count["unbalanced"] += 1
+        inside.clear()
+
+    @panda.cb_mmio_after_read(enabled=False)
+    def read(cpu, physical, virtual, size, value):
+        count["read"] += 1
+        if panda.virt_to_phys(cpu, virtual) != physical or value[0] >> 8 * size:
+            count["bad device"] += 1
+
+    @panda.cb_mmio_before_write(enabled=False)
+    def write(cpu, physical, virtual, size, value):
+        count["write"] += 1
+        if panda.virt_to_phys(cpu, virtual) != physical or value[0] >> 8 * size:
+            count["bad device"] += 1
+
+    names = list(panda.registered_callbacks)
+
+    def work():
+        for name in names:
+            panda.enable_callback(name)
+        output = panda.run_serial_cmd("ls -l /proc | wc -l > /dev/null; echo $((6 * 7))")
+        for name in names:
+            panda.disable_callback(name)
+        return output
+
+    output = in_guest(panda, work)
+    return {"output": output, "count": dict(count)}
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_cpu_kinds(arch):
+    result = run_case(case_cpu_kinds, arch)
+    count = result["count"]
+    assert result["output"] == "42"
+    assert [name for name in count if name.startswith(("bad", "unbalanced"))] == []
+    # Page faults of the new processes; i386 also makes its system calls so.
+    assert count["exception 14"] > 100
+    for kind in ("interrupt", "enter", "read", "write"):
+        assert count[kind] > 0, kind
+    assert abs(count["enter"] - count["leave"]) <= 2
+    assert count["ran"] > 0

@@ -158,7 +158,6 @@ def case_callbacks():
         "object", lambda: panda.register_callback(callback.before_block_exec, 5, "not a function")
     )
     attempt("default", lambda: panda.cb_main_loop_wait(lambda extra=1: None, name="defaults"))
-    attempt("kind", lambda: panda.cb_mmio_after_read(lambda a, b, c, d, e: None))
     attempt("loadvm", lambda: panda.cb_before_loadvm(lambda: None))
     attempt("procname", lambda: panda.cb_top_loop(procname="sh")(lambda cpu: None))
     attempt("enable", lambda: panda.enable_callback("nosuch"))
@@ -213,7 +212,6 @@ def test_callback_errors():
     check("many", "CallbackSignatureError")
     check("object", "CallbackSignatureError")
     assert found["default"] is None
-    check("kind", "UnsupportedFeatureError", "mmio_after_read")
     check("loadvm", "UnsupportedFeatureError", "after_loadvm")
     check("procname", "NotImplementedError", "procname")
     for name in ("enable", "disable", "enabled"):

@@ -17,42 +17,6 @@ bool panda_gate_closed;
 /* Filters of owners, for what they register: plugin -> PandaFilterState. */
 static GHashTable *owner_filters;
 
-/* Kinds that a hook in this directory raises. */
-static const bool raised[PANDA_CB_LAST] = {
-    [PANDA_CB_BEFORE_BLOCK_TRANSLATE] = true,
-    [PANDA_CB_AFTER_BLOCK_TRANSLATE] = true,
-    [PANDA_CB_BEFORE_BLOCK_EXEC_INVALIDATE_OPT] = true,
-    [PANDA_CB_BEFORE_TCG_CODEGEN] = true,
-    [PANDA_CB_BEFORE_BLOCK_EXEC] = true,
-    [PANDA_CB_AFTER_BLOCK_EXEC] = true,
-    [PANDA_CB_INSN_TRANSLATE] = true,
-    [PANDA_CB_INSN_EXEC] = true,
-    [PANDA_CB_AFTER_INSN_TRANSLATE] = true,
-    [PANDA_CB_AFTER_INSN_EXEC] = true,
-    [PANDA_CB_VIRT_MEM_BEFORE_READ] = true,
-    [PANDA_CB_VIRT_MEM_BEFORE_WRITE] = true,
-    [PANDA_CB_PHYS_MEM_BEFORE_READ] = true,
-    [PANDA_CB_PHYS_MEM_BEFORE_WRITE] = true,
-    [PANDA_CB_VIRT_MEM_AFTER_READ] = true,
-    [PANDA_CB_VIRT_MEM_AFTER_WRITE] = true,
-    [PANDA_CB_PHYS_MEM_AFTER_READ] = true,
-    [PANDA_CB_PHYS_MEM_AFTER_WRITE] = true,
-    /* Declared by PANDA and never raised there either. */
-    [PANDA_CB_HD_READ] = true,
-    [PANDA_CB_HD_WRITE] = true,
-    [PANDA_CB_MONITOR] = true,
-    [PANDA_CB_CPU_RESTORE_STATE] = true,
-    [PANDA_CB_ASID_CHANGED] = true,
-    [PANDA_CB_AFTER_MACHINE_INIT] = true,
-    [PANDA_CB_AFTER_LOADVM] = true,
-    [PANDA_CB_TOP_LOOP] = true,
-    [PANDA_CB_DURING_MACHINE_INIT] = true,
-    [PANDA_CB_MAIN_LOOP_WAIT] = true,
-    [PANDA_CB_PRE_SHUTDOWN] = true,
-    [PANDA_CB_START_BLOCK_EXEC] = true,
-    [PANDA_CB_END_BLOCK_EXEC] = true,
-};
-
 /* Where in generated code a kind is raised, if that can be left out. */
 static const uint32_t points[PANDA_CB_LAST] = {
     [PANDA_CB_BEFORE_BLOCK_EXEC_INVALIDATE_OPT] = BIT(PANDA_POINT_BLOCK),
@@ -88,7 +52,7 @@ static bool is_kind(int64_t type)
 
 bool panda_callback_kind_raised(panda_cb_type type)
 {
-    return is_kind(type) && raised[type];
+    return is_kind(type) && type != PANDA_CB_BEFORE_LOADVM;
 }
 
 /* A set of callbacks: those of a kind, an owner, a function. */
@@ -262,10 +226,6 @@ static int add(panda_cb_type kind, PandaCallback callback)
     if (kind == PANDA_CB_BEFORE_LOADVM) {
         return panda_fail(PANDA_ERR_ARGUMENT, "before_loadvm cannot be "
                           "registered; use after_loadvm");
-    }
-    if (!raised[kind]) {
-        return panda_fail(PANDA_ERR_UNSUPPORTED,
-                          "callback kind %d is not raised yet", kind);
     }
     if (!callback.plugin || !function_of(&callback)) {
         return panda_fail(PANDA_ERR_ARGUMENT,

@@ -14,7 +14,8 @@
 #include "qemu/main-loop.h"
 #include "system/cpus.h"
 #include "system/hw_accel.h"
-#include "system/replay.h"
+#include "tcg/insn-start-words.h"
+#include "tcg/tcg.h"
 
 /* ---- the execution loop ---- */
 
@@ -33,16 +34,6 @@ int __wrap_cpu_exec(CPUState *cs)
     RCU_READ_LOCK_GUARD();
     panda_block_finish_early(cs);
     return result;
-}
-
-/* Called just before an exception is delivered, and nowhere else. */
-bool __real_replay_exception(void);
-bool __wrap_replay_exception(void);
-bool __wrap_replay_exception(void)
-{
-    /* While the registers are still those of the block that was left. */
-    panda_block_finish_early(current_cpu);
-    return __real_replay_exception();
 }
 
 /* Top of the CPU thread's loop; the big lock is held. */
@@ -71,10 +62,75 @@ void __wrap_qemu_wait_io_event_common(CPUState *cs)
     __real_qemu_wait_io_event_common(cs);
 }
 
-/* ---- unwinding ---- */
-
+/*
+ * QEMU's table of what a CPU does differently from others, and ours. These
+ * functions of it are called by the loop: after it was entered, unless the CPU
+ * is halted, and when it is left.
+ */
 static const TCGCPUOps *real_ops;
 static TCGCPUOps our_ops;
+
+/* What runs translated code, while somebody asks whether it was run. */
+static tcg_prologue_fn *real_tb_exec;
+static bool watching_blocks;
+static bool ran_block;
+
+static uintptr_t note_block(CPUArchState *env, const void *code)
+{
+    ran_block = true;
+    return real_tb_exec(env, code);
+}
+
+static void watch_blocks(bool watch)
+{
+    if (watch && tcg_qemu_tb_exec != note_block) {
+        real_tb_exec = tcg_qemu_tb_exec;
+        tcg_qemu_tb_exec = note_block;
+    } else if (!watch && tcg_qemu_tb_exec == note_block) {
+        tcg_qemu_tb_exec = real_tb_exec;
+    }
+    watching_blocks = watch;
+    ran_block = false;
+}
+
+static void cpu_exec_enter(CPUState *cs)
+{
+    PandaCallback *c;
+
+    if (real_ops->cpu_exec_enter) {
+        real_ops->cpu_exec_enter(cs);
+    }
+    watch_blocks(panda_wanted(PANDA_CB_BEFORE_CPU_EXEC_EXIT));
+    if (panda_wanted(PANDA_CB_AFTER_CPU_EXEC_ENTER)) {
+        panda_event_enter(cs, PANDA_PLACE_OUTSIDE, panda_arch_get_pc(cs), 0);
+        PANDA_FOR_EACH(c, PANDA_CB_AFTER_CPU_EXEC_ENTER) {
+            PANDA_CALL(c, after_cpu_exec_enter, &panda_vcpu.pub);
+        }
+        panda_event_leave(cs);
+    }
+}
+
+static void cpu_exec_exit(CPUState *cs)
+{
+    PandaCallback *c;
+
+    if (panda_wanted(PANDA_CB_BEFORE_CPU_EXEC_EXIT)) {
+        /* If nobody was there to ask at the entry, a block has brought him. */
+        bool ran = ran_block || !watching_blocks;
+
+        panda_block_finish_early(cs);
+        panda_event_enter(cs, PANDA_PLACE_OUTSIDE, panda_arch_get_pc(cs), 0);
+        PANDA_FOR_EACH(c, PANDA_CB_BEFORE_CPU_EXEC_EXIT) {
+            PANDA_CALL(c, before_cpu_exec_exit, &panda_vcpu.pub, ran);
+        }
+        panda_event_leave(cs);
+    }
+    if (real_ops->cpu_exec_exit) {
+        real_ops->cpu_exec_exit(cs);
+    }
+}
+
+/* ---- unwinding ---- */
 
 static void restore_state_to_opc(CPUState *cs, const TranslationBlock *tb,
                                  const uint64_t *data)
@@ -109,11 +165,13 @@ bool __real_tcg_exec_realizefn(CPUState *cs, Error **errp);
 bool __wrap_tcg_exec_realizefn(CPUState *cs, Error **errp);
 bool __wrap_tcg_exec_realizefn(CPUState *cs, Error **errp)
 {
-    /* The table belongs to the class; ours differs in one function. */
+    /* The table belongs to the class; ours differs in three functions. */
     if (cs->cc->tcg_ops != &our_ops) {
         real_ops = cs->cc->tcg_ops;
         our_ops = *real_ops;
         our_ops.restore_state_to_opc = restore_state_to_opc;
+        our_ops.cpu_exec_enter = cpu_exec_enter;
+        our_ops.cpu_exec_exit = cpu_exec_exit;
         cs->cc->tcg_ops = &our_ops;
     }
     return __real_tcg_exec_realizefn(cs, errp);
@@ -121,12 +179,20 @@ bool __wrap_tcg_exec_realizefn(CPUState *cs, Error **errp)
 
 /* ---- address spaces ---- */
 
+uint64_t panda_helper_pc(CPUState *cs, uintptr_t ra)
+{
+    uint64_t data[TARGET_INSN_START_WORDS];
+
+    if (ra && cpu_unwind_state_data(cs, ra, data)) {
+        return panda_exact_pc(cs, data[0]);
+    }
+    return panda_arch_get_pc(cs);
+}
+
 bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
                               uint64_t new_value, uintptr_t ra)
 {
     bool veto = false;
-    uint64_t data[3];
-    uint64_t pc;
     PandaCallback *c;
 
     if (!panda_in_vcpu_thread()) {
@@ -139,11 +205,7 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
         }
         return false;
     }
-    pc = panda_arch_get_pc(cs);
-    if (ra && cpu_unwind_state_data(cs, ra, data)) {
-        pc = panda_exact_pc(cs, data[0]);
-    }
-    panda_event_enter(cs, PANDA_PLACE_HELPER, pc, ra);
+    panda_event_enter(cs, PANDA_PLACE_HELPER, panda_helper_pc(cs, ra), ra);
     PANDA_FOR_EACH(c, PANDA_CB_ASID_CHANGED) {
         veto |= PANDA_CALL(c, asid_changed, &panda_vcpu.pub, old_value,
                            new_value);

@@ -6,6 +6,7 @@
 #include "core/internal.h"
 #include "core/block_events.h"
 #include "core/emit.h"
+#include "core/hypercall.h"
 #include "core/listeners.h"
 #include "core/python.h"
 #include "exec/exec-all.h"
@@ -170,6 +171,7 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
             l->emit(l, PANDA_POINT_INSN, block, pc);
         }
     }
+    panda_hypercall_insn_start(cs, db);
 }
 
 void __wrap_plugin_gen_insn_end(void);

@@ -249,6 +249,12 @@ static inline uint64_t panda_exact_pc(CPUState *cs, uint64_t translated_pc)
 }
 
 /*
+ * Exact pc of an instruction that runs in a helper called from the generated
+ * code at ra (cpu_events.c).
+ */
+uint64_t panda_helper_pc(CPUState *cs, uintptr_t ra);
+
+/*
  * Where the host keeps a readable guest byte, as the running CPU's TLB has it;
  * NULL if it does not. Spares a walk of the page tables in most callbacks
  * (memory.c).

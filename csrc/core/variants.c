@@ -50,6 +50,10 @@ static const uint8_t block_kinds[] = {
 static const uint8_t insn_kinds[] = {
     PANDA_CB_INSN_TRANSLATE, PANDA_CB_INSN_EXEC,
     PANDA_CB_AFTER_INSN_TRANSLATE, PANDA_CB_AFTER_INSN_EXEC,
+#ifndef TARGET_I386
+    /* x86 has a helper for it. */
+    PANDA_CB_GUEST_HYPERCALL,
+#endif
 };
 
 static const uint8_t load_kinds[] = {

@@ -41,6 +41,17 @@ uint8_t *panda_get_mem_buf(void)
     return panda_vcpu.mem_buf;
 }
 
+/* Let the register file show a pc; the CPU does not go there. */
+static void show_pc(CPUState *cs, uint64_t pc)
+{
+#ifdef TARGET_MIPS
+    /* To set it would end a branch whose delay slot is to come. */
+    cpu_env(cs)->active_tc.PC = pc;
+#else
+    panda_arch_set_pc(cs, pc);
+#endif
+}
+
 void panda_event_enter(CPUState *cs, PandaPlace place, uint64_t pc,
                        uintptr_t ra)
 {
@@ -55,7 +66,7 @@ void panda_event_enter(CPUState *cs, PandaPlace place, uint64_t pc,
     if (panda_place_is_exact(place)) {
         /* Show the exact pc in the register file too. */
         v->env_pc = panda_arch_get_pc(cs);
-        panda_arch_set_pc(cs, pc);
+        show_pc(cs, pc);
     }
     qatomic_set(&v->pub.in_callback, 1);
 }
@@ -144,7 +155,7 @@ void panda_event_leave(CPUState *cs)
             v->requests |= PANDA_REQUEST_SET_PC;
             v->requested_pc = pc;
         }
-        panda_arch_set_pc(cs, v->env_pc);
+        show_pc(cs, v->env_pc);
     }
     panda_guest_clock_go_on();
     if (unlikely(v->requests)) {

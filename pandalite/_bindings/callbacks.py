@@ -759,7 +759,9 @@ KINDS: dict[str, CallbackKind] = {
         ("env", "physaddr", "vaddr", "size", "val"),
         ("PandaCPU *", "target_ptr_t", "target_ptr_t", "size_t", "uint64_t *"),
         CB_mmio_after_read,
-        "Device memory was read; *val may be changed.",
+        "The CPU has read device memory.\n\n"
+        "*val is the number as a load of the guest's byte order gives it; what it is "
+        "changed to is what the guest gets.",
     ),
     "mmio_before_write": CallbackKind(
         "mmio_before_write",
@@ -768,7 +770,9 @@ KINDS: dict[str, CallbackKind] = {
         ("env", "physaddr", "vaddr", "size", "val"),
         ("PandaCPU *", "target_ptr_t", "target_ptr_t", "size_t", "uint64_t *"),
         CB_mmio_before_write,
-        "Device memory is about to be written; *val may be changed.",
+        "The CPU is about to write device memory.\n\n"
+        "*val is the number as a store of the guest's byte order has it; what it is "
+        "changed to is what the device gets.",
     ),
     "hd_read": CallbackKind(
         "hd_read",
@@ -795,7 +799,10 @@ KINDS: dict[str, CallbackKind] = {
         ("env",),
         ("PandaCPU *",),
         CB_guest_hypercall,
-        "The guest executed the hypercall instruction; true: handled, skip its normal effect.",
+        "The guest executes the hypercall instruction; true: handled, skip its normal "
+        "effect.\n\n"
+        "Results of all callbacks are or-ed. docs/callbacks.md has the instruction of "
+        "each architecture.",
     ),
     "monitor": CallbackKind(
         "monitor",
@@ -813,7 +820,11 @@ KINDS: dict[str, CallbackKind] = {
         ("command", "args", "result"),
         ("char *", "char *", "char **"),
         CB_qmp,
-        "A QMP command nobody knows; true: handled, *result is JSON text.",
+        "A QMP command nobody knows; true: handled.\n\n"
+        "args is the JSON text of the arguments. *result is to point to the JSON text "
+        "of the answer, which is copied when the callback has returned; if it is left "
+        "NULL the answer is an empty object. Results of all callbacks are or-ed; the "
+        "first answer counts.",
     ),
     "cpu_restore_state": CallbackKind(
         "cpu_restore_state",
@@ -1003,7 +1014,9 @@ KINDS: dict[str, CallbackKind] = {
         ("env", "pc", "addr", "size", "val"),
         ("PandaCPU *", "target_ptr_t", "hwaddr", "size_t", "uint64_t *"),
         CB_unassigned_io_read,
-        "A physical read hit no device; true: *val is the result.",
+        "The CPU has read where nothing is; true: *val is the result.\n\n"
+        "Results of all callbacks are or-ed. If none is true the CPU does what it does "
+        "without callbacks.",
     ),
     "unassigned_io_write": CallbackKind(
         "unassigned_io_write",
@@ -1012,7 +1025,8 @@ KINDS: dict[str, CallbackKind] = {
         ("env", "pc", "addr", "size", "val"),
         ("PandaCPU *", "target_ptr_t", "hwaddr", "size_t", "uint64_t"),
         CB_unassigned_io_write,
-        "A physical write hit no device; true: accept it.",
+        "The CPU has written where nothing is; true: accept it.\n\n"
+        "Results of all callbacks are or-ed.",
     ),
     "before_handle_exception": CallbackKind(
         "before_handle_exception",
@@ -1021,7 +1035,10 @@ KINDS: dict[str, CallbackKind] = {
         ("cpu", "exception_index"),
         ("PandaCPU *", "int32_t"),
         CB_before_handle_exception,
-        "An exception is about to be delivered; returns the number to deliver.",
+        "An exception is about to be delivered; returns the number to deliver.\n\n"
+        "All are called with the same number; the first result that differs from it "
+        "counts. A negative one drops the exception: the CPU goes on at its pc, which "
+        "for a fault is the instruction that caused it.",
     ),
     "before_handle_interrupt": CallbackKind(
         "before_handle_interrupt",
@@ -1030,7 +1047,10 @@ KINDS: dict[str, CallbackKind] = {
         ("cpu", "interrupt_request"),
         ("PandaCPU *", "int32_t"),
         CB_before_handle_interrupt,
-        "A hardware interrupt is about to be delivered (x86); returns the number to deliver.",
+        "A hardware interrupt is about to be delivered (x86); returns the number to "
+        "deliver.\n\n"
+        "All are called with the same number; the first result that differs from it "
+        "counts. One outside of 0 to 255 drops the interrupt.",
     ),
     "start_block_exec": CallbackKind(
         "start_block_exec",

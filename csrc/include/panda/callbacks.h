@@ -175,17 +175,32 @@ typedef union panda_cb {
      */
     void (*phys_mem_after_write)(PandaCPU *env, target_ptr_t pc,
                                  target_ptr_t addr, size_t size, uint8_t *buf);
-    /** Device memory was read; *val may be changed. */
+    /**
+     * The CPU has read device memory.
+     *
+     * *val is the number as a load of the guest's byte order gives it; what it
+     * is changed to is what the guest gets.
+     */
     void (*mmio_after_read)(PandaCPU *env, target_ptr_t physaddr,
                             target_ptr_t vaddr, size_t size, uint64_t *val);
-    /** Device memory is about to be written; *val may be changed. */
+    /**
+     * The CPU is about to write device memory.
+     *
+     * *val is the number as a store of the guest's byte order has it; what it
+     * is changed to is what the device gets.
+     */
     void (*mmio_before_write)(PandaCPU *env, target_ptr_t physaddr,
                               target_ptr_t vaddr, size_t size, uint64_t *val);
     /** Declared by PANDA, never raised. */
     void (*hd_read)(PandaCPU *env);
     /** Declared by PANDA, never raised. */
     void (*hd_write)(PandaCPU *env);
-    /** The guest executed the hypercall instruction; true: handled, skip its normal effect. */
+    /**
+     * The guest executes the hypercall instruction; true: handled, skip its normal effect.
+     *
+     * Results of all callbacks are or-ed. docs/callbacks.md has the instruction
+     * of each architecture.
+     */
     bool (*guest_hypercall)(PandaCPU *env);
     /**
      * Monitor command "plugin_cmd <cmd>".
@@ -193,7 +208,14 @@ typedef union panda_cb {
      * cmd is the unparsed text. The result is ignored.
      */
     int (*monitor)(Monitor *mon, const char *cmd);
-    /** A QMP command nobody knows; true: handled, *result is JSON text. */
+    /**
+     * A QMP command nobody knows; true: handled.
+     *
+     * args is the JSON text of the arguments. *result is to point to the JSON
+     * text of the answer, which is copied when the callback has returned; if it
+     * is left NULL the answer is an empty object. Results of all callbacks are
+     * or-ed; the first answer counts.
+     */
     bool (*qmp)(char *command, char *args, char **result);
     /** The CPU state is being restored from host code (fault or exception unwinding). */
     void (*cpu_restore_state)(PandaCPU *env, PandaTB *tb);
@@ -260,15 +282,35 @@ typedef union panda_cb {
     void (*main_loop_wait)(void);
     /** The machine is about to shut down. */
     void (*pre_shutdown)(void);
-    /** A physical read hit no device; true: *val is the result. */
+    /**
+     * The CPU has read where nothing is; true: *val is the result.
+     *
+     * Results of all callbacks are or-ed. If none is true the CPU does what it
+     * does without callbacks.
+     */
     bool (*unassigned_io_read)(PandaCPU *env, target_ptr_t pc, hwaddr addr,
                                size_t size, uint64_t *val);
-    /** A physical write hit no device; true: accept it. */
+    /**
+     * The CPU has written where nothing is; true: accept it.
+     *
+     * Results of all callbacks are or-ed.
+     */
     bool (*unassigned_io_write)(PandaCPU *env, target_ptr_t pc, hwaddr addr,
                                 size_t size, uint64_t val);
-    /** An exception is about to be delivered; returns the number to deliver. */
+    /**
+     * An exception is about to be delivered; returns the number to deliver.
+     *
+     * All are called with the same number; the first result that differs from
+     * it counts. A negative one drops the exception: the CPU goes on at its pc,
+     * which for a fault is the instruction that caused it.
+     */
     int32_t (*before_handle_exception)(PandaCPU *cpu, int32_t exception_index);
-    /** A hardware interrupt is about to be delivered (x86); returns the number to deliver. */
+    /**
+     * A hardware interrupt is about to be delivered (x86); returns the number to deliver.
+     *
+     * All are called with the same number; the first result that differs from
+     * it counts. One outside of 0 to 255 drops the interrupt.
+     */
     int32_t (*before_handle_interrupt)(PandaCPU *cpu,
                                        int32_t interrupt_request);
     /**
