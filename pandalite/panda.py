@@ -14,7 +14,8 @@ from ._bindings import loader
 from ._core import Cpu, Tb
 from .arch import make_arch
 from .errors import ImageError, StateError, UnsupportedFeatureError
-from .lifecycle import Lifecycle, firmware_directories
+from .lifecycle import firmware_directories
+from .limits import Limits
 from .memory import Memory
 from .serial import Serial
 from .snapshots import Snapshots
@@ -30,7 +31,7 @@ _instance: Panda | None = None
 _instance_lock = threading.Lock()
 
 
-class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
+class Panda(Limits, Memory, Serial, Snapshots, Unsupported):
     """A guest machine inside this process.
 
     The machine is created by the first :meth:`run`. There can be one Panda per
@@ -48,7 +49,8 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
         os: kind of operating system, a word.
         generic: name of a guest of the catalogue (:mod:`pandalite.qcows`); sets
             arch, mem, qcow, expect_prompt and more.
-        raw_monitor: not supported yet.
+        raw_monitor: with ``-nographic`` in extra_args, QEMU's monitor has the
+            terminal.
         extra_args: more QEMU options, a string or a list of words.
         catch_exceptions: exceptions in callbacks and queued functions end the
             run and are raised by :meth:`run`; False only prints them.
@@ -81,7 +83,6 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
     ) -> None:
         given = {
             "os_version": os_version,
-            "raw_monitor": raw_monitor,
             "plugin_path": plugin_path,
         }
         for name, value in given.items():
@@ -120,6 +121,7 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Unsupported):
             self.qcow = str(qcow)
             _check_disk(Path(qcow))
         self._extra_words = words
+        self._raw_monitor = raw_monitor
         # Images of the cache and of PANDA's stay as they are, and several processes
         # may run the same guest: each run works on a disk of its own on top.
         self._disk_is_shared = self.qcow is not None and (

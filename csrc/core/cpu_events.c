@@ -6,6 +6,7 @@
  */
 #include "core/internal.h"
 #include "core/machine.h"
+#include "core/bare.h"
 #include "core/block_events.h"
 #include "core/listeners.h"
 #include "accel/tcg/cpu-ops.h"
@@ -31,6 +32,7 @@ int __wrap_cpu_exec(CPUState *cs)
 
     RCU_READ_LOCK_GUARD();
     panda_block_finish_early(cs);
+    panda_bare_cpu_left(cs, result);
     return result;
 }
 
@@ -110,6 +112,7 @@ bool __wrap_tcg_exec_realizefn(CPUState *cs, Error **errp)
         real_ops = cs->cc->tcg_ops;
         our_ops = *real_ops;
         our_ops.restore_state_to_opc = restore_state_to_opc;
+        panda_bare_install(&our_ops);
         cs->cc->tcg_ops = &our_ops;
     }
     return __real_tcg_exec_realizefn(cs, errp);

@@ -12,6 +12,7 @@
 #include "core/block_events.h"
 #include "core/guest_clock.h"
 #include "core/listeners.h"
+#include "core/limit.h"
 #include "exec/exec-all.h"
 #include "exec/cpu-common.h"
 #include "exec/tb-flush.h"
@@ -114,6 +115,9 @@ static void serve_requests(CPUState *cs, PandaPlace place)
         break;
     }
 
+    if (place >= PANDA_PLACE_BLOCK_START && place <= PANDA_PLACE_INSN) {
+        panda_limit_retract();
+    }
     panda_block_left();
     if (place != PANDA_PLACE_BLOCK_END) {
         /* Lazily kept state and the instruction count, as of here. */

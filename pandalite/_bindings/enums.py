@@ -6,6 +6,24 @@ from __future__ import annotations
 from enum import IntEnum
 
 
+class PandaFaultKind(IntEnum):
+    """What the guest could not do.
+
+    Members:
+        NONE: There was no fault.
+        FETCH: The pc is where there is no memory.
+        READ: It read where there is no memory.
+        WRITE: It wrote where there is no memory.
+        EXCEPTION: An exception for which it has set up no handler.
+    """
+
+    NONE = 0
+    FETCH = 1
+    READ = 2
+    WRITE = 3
+    EXCEPTION = 4
+
+
 class panda_cb_type(IntEnum):
     """The kinds of callbacks.
 
@@ -110,6 +128,10 @@ class PandaRunResult(IntEnum):
         GUEST_RESET: The guest asked for a reset and -no-reboot was given.
         SIGNAL: A byte arrived at the wakeup descriptor: a signal.
         FATAL: QEMU called exit() or abort(); see panda_last_error().
+        ADDRESS: An address of the limit was reached, see panda_set_limit().
+        COUNT: The instructions of the limit were executed.
+        GUEST_FAULT: Machines without devices: see panda_last_fault().
+        HALTED: Machines without devices: the CPU waits for an interrupt.
     """
 
     STOPPED = 0
@@ -118,6 +140,10 @@ class PandaRunResult(IntEnum):
     GUEST_RESET = 3
     SIGNAL = 4
     FATAL = 5
+    ADDRESS = 6
+    COUNT = 7
+    GUEST_FAULT = 8
+    HALTED = 9
 
 
 class PandaMachineState(IntEnum):

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .callbacks import panda_cb
 from .structs import (
     PandaCPU,
+    PandaFault,
     PandaFilter,
     PandaLayoutEntry,
     PandaPythonApi,
@@ -63,6 +64,9 @@ FN_panda_run_in_main_loop_fn = CFUNCTYPE(None, c_void_p)
 
 #: Function -> (result type, argument types).
 PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "panda_machine_is_bare": (c_bool, ()),
+    "panda_last_fault": (c_int, (POINTER(PandaFault),)),
+    "panda_exception_name": (c_char_p, (c_int,)),
     "panda_get_cpu": (POINTER(PandaCPU), ()),
     "panda_get_tb": (POINTER(PandaTB), ()),
     "panda_get_mem_buf": (c_void_p, ()),
@@ -88,6 +92,9 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_flag_set": (None, (c_uint32, c_bool)),
     "panda_flag_get": (c_bool, (c_uint32,)),
     "panda_env_layout": (POINTER(PandaLayoutEntry), (POINTER(c_size_t),)),
+    "panda_set_limit": (c_int, (c_uint64, POINTER(c_uint64), c_uint32)),
+    "panda_clear_limit": (c_int, ()),
+    "panda_limit_executed": (c_uint64, ()),
     "panda_set_vcpu_entry": (None, (FN_panda_set_vcpu_entry_entry,)),
     "panda_vcpu_thread_main": (None, ()),
     "panda_version": (c_char_p, ()),
@@ -148,6 +155,7 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_flag_set",
         "panda_flag_get",
         "panda_env_layout",
+        "panda_limit_executed",
         "panda_python_make_peek",
         "panda_current_pc",
         "panda_current_sp",
@@ -189,6 +197,12 @@ class NonblockingLibrary(Protocol):
         /,
     ) -> _Pointer[PandaLayoutEntry]:
         """The fields of the register state that bindings know; *count is their number.
+
+        Never blocks.
+        """
+
+    def panda_limit_executed(self) -> int:
+        """Instructions executed since the limit was set.
 
         Never blocks.
         """
@@ -261,6 +275,19 @@ class NonblockingLibrary(Protocol):
 
 class Library(NonblockingLibrary, Protocol):
     """The functions of a core library."""
+
+    def panda_machine_is_bare(self) -> bool:
+        """Whether the machine is one without devices (-M configurable)."""
+
+    def panda_last_fault(
+        self,
+        out: PandaFault | Array[PandaFault] | _Pointer[PandaFault] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The fault that ended the last run; its kind is 0 if none did."""
+
+    def panda_exception_name(self, number: int, /) -> bytes | None:
+        """Name of a guest exception by QEMU's number; NULL if it has none."""
 
     def panda_get_cpu(self) -> _Pointer[PandaCPU]:
         """The first virtual CPU.
@@ -370,6 +397,27 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_flag_new(self, set: bool, /) -> int:
         """Make a flag for filters; 0 if there are too many (65535)."""
+
+    def panda_set_limit(
+        self,
+        count: int,
+        addresses: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """Let the next panda_run() end before an instruction is executed.
+
+        It returns PANDA_RUN_ADDRESS before one at one of the n addresses, but for the first
+        instruction of the run, and PANDA_RUN_COUNT when count have been executed (all ones: no such
+        limit). The counter begins at 0. An instruction that faults and is executed again, as an
+        operating system makes it, may count each time. To be called while nothing runs, by the
+        thread of panda_run().
+
+        PANDA_ERR_ARGUMENT for more than PANDA_LIMIT_ADDRESSES addresses.
+        """
+
+    def panda_clear_limit(self) -> int:
+        """Take the limit away."""
 
     def panda_set_vcpu_entry(self, entry: CFuncPtr | None, /) -> None:
         """Set the function the CPU thread is started through.

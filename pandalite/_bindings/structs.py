@@ -13,6 +13,37 @@ if TYPE_CHECKING:
     from ctypes import _Pointer
 
 
+class PandaFault(Structure):
+    """A fault that ended a run.
+
+    Fields:
+        kind: A PandaFaultKind.
+        exception: QEMU's number of the exception; -1 for the other kinds.
+        pc: Address of the instruction.
+        address: Virtual address it accessed; of an exception, where its handler is.
+        physical: Physical address it accessed; 0 of an exception.
+        size: Bytes it accessed; 0 of an exception.
+    """
+
+    kind: int
+    exception: int
+    pc: int
+    address: int
+    physical: int
+    size: int
+    reserved: int
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("exception", c_int32),
+        ("pc", c_uint64),
+        ("address", c_uint64),
+        ("physical", c_uint64),
+        ("size", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
 class PandaCPU(Structure):
     """A virtual CPU, as callbacks see it.
 

@@ -6,11 +6,13 @@
 #ifndef PANDA_PANDA_H
 #define PANDA_PANDA_H
 
+#include "panda/bare.h"
 #include "panda/callbacks.h"
 #include "panda/cpu.h"
 #include "panda/error.h"
 #include "panda/filter.h"
 #include "panda/layout.h"
+#include "panda/limit.h"
 #include "panda/machine.h"
 #include "panda/memory.h"
 #include "panda/monitor.h"
