@@ -13,10 +13,10 @@ from . import arguments
 from ._bindings import loader
 from ._core import Cpu, Tb
 from .arch import make_arch
+from .compound import Compound
 from .errors import ImageError, StateError, UnsupportedFeatureError
 from .lifecycle import firmware_directories
 from .limits import Limits
-from .memory import Memory
 from .serial import Serial
 from .snapshots import Snapshots
 from .unsupported import ARGUMENTS, Unsupported
@@ -31,7 +31,7 @@ _instance: Panda | None = None
 _instance_lock = threading.Lock()
 
 
-class Panda(Limits, Memory, Serial, Snapshots, Unsupported):
+class Panda(Limits, Compound, Serial, Snapshots, Unsupported):
     """A guest machine inside this process.
 
     The machine is created by the first :meth:`run`. There can be one Panda per
@@ -154,6 +154,7 @@ class Panda(Limits, Memory, Serial, Snapshots, Unsupported):
         self._init_memory()
         self._init_lifecycle()
         self.arch = make_arch(self)
+        self._init_compound()
         self.panda_args[:] = self._arguments(None, self.qcow)
 
     def _claim_process(self) -> None:

@@ -15,10 +15,10 @@ from pandalite._bindings.arches import ARCHITECTURES
 MACHINE = "-M configurable -nographic"
 
 
-def machine(program: str, extra: str = "") -> Panda:
+def machine(program: str, extra: str = "", arch: str | None = None) -> Panda:
     """A machine with a program, its data and a stack; the CPU stands at its start."""
-    panda = Panda(programs.arch_of(program), extra_args=f"{MACHINE} {extra}")
-    width = panda.register_size
+    panda = Panda(arch or programs.arch_of(program), extra_args=f"{MACHINE} {extra}")
+    width = ARCHITECTURES[programs.arch_of(program)].register_size
 
     @panda.cb_after_machine_init
     def setup(cpu: Any) -> None:
@@ -38,7 +38,8 @@ def restart(panda: Panda, program: str) -> None:
     """Put the CPU at the program's start."""
     cpu = panda.get_cpu()
     panda.arch.set_pc(cpu, CODE | (program == "thumb"))
-    panda.arch.set_reg(cpu, panda.arch.reg_sp, STACK)
+    narrow = programs.arch_of(program) != panda.arch_name
+    panda.arch.set_reg(cpu, "SP" if narrow else panda.arch.reg_sp, STACK)
 
 
 def results(panda: Panda, program: str) -> dict[str, Any]:

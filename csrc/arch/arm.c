@@ -8,6 +8,7 @@
  */
 #include "arch/arm.h"
 #include "arch/env_fields.h"
+#include "core/compound.h"
 #include "cpregs.h"
 #include "internals.h"
 
@@ -80,6 +81,27 @@ uint64_t panda_arch_get_asid(CPUState *cs)
 bool panda_arch_in_kernel(CPUState *cs)
 {
     return arm_current_el(cpu_env(cs)) > 0;
+}
+
+bool panda_arch_general(CPUState *cs, unsigned n, uint64_t *value)
+{
+    CPUARMState *env = cpu_env(cs);
+
+    if (n >= (is_a64(env) ? 32 : 16)) {
+        return false;
+    }
+    *value = is_a64(env) ? env->xregs[n] : env->regs[n];
+    return true;
+}
+
+unsigned panda_arch_word(CPUState *cs)
+{
+    return is_a64(cpu_env(cs)) ? 8 : 4;
+}
+
+bool panda_arch_big_endian(CPUState *cs)
+{
+    return TARGET_BIG_ENDIAN;
 }
 
 void panda_arch_apply_pending(CPUState *cs)

@@ -85,6 +85,27 @@ class panda_cb_type(IntEnum):
     LAST = 51
 
 
+class PandaValue(IntEnum):
+    """What panda_read_values() can read, besides general registers.
+
+    Numbers below 256 are general registers in the architecture's own order, as in
+    panda.arch.registers of the Python package.
+
+    Members:
+        PC: Program counter, as panda_current_pc().
+        SP: Stack pointer.
+        ASID: Address space identifier, as panda_current_asid().
+        IN_KERNEL: 1 at the kernel's privilege level, else 0.
+        STACK: Plus n: word n of the stack, counted upward from the stack pointer.
+    """
+
+    PC = 256
+    SP = 257
+    ASID = 258
+    IN_KERNEL = 259
+    STACK = 1024
+
+
 class PandaStatus(IntEnum):
     """Result of API calls that can fail; the text is panda_last_error().
 

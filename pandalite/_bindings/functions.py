@@ -18,6 +18,7 @@ from ctypes import (
     c_int64,
     c_size_t,
     c_uint,
+    c_uint16,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -32,6 +33,7 @@ from .structs import (
     PandaLayoutEntry,
     PandaPythonApi,
     PandaPythonCallback,
+    PandaPythonReadApi,
     PandaTB,
 )
 
@@ -86,6 +88,15 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_disable_tb_chaining": (None, ()),
     "panda_enable_memcb": (None, ()),
     "panda_disable_memcb": (None, ()),
+    "panda_read_values": (
+        c_int,
+        (POINTER(PandaCPU), POINTER(c_uint16), c_uint32, POINTER(c_uint64)),
+    ),
+    "panda_read_pointers": (
+        c_int64,
+        (POINTER(PandaCPU), c_uint64, c_uint32, c_bool, POINTER(c_uint64)),
+    ),
+    "panda_word_size": (c_uint32, (POINTER(PandaCPU),)),
     "panda_last_error": (c_char_p, ()),
     "panda_set_filter": (c_int, (c_void_p, POINTER(PandaFilter))),
     "panda_flag_new": (c_uint32, (c_bool,)),
@@ -136,6 +147,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_python_supports": (c_bool, (c_uint,)),
     "panda_register_python_callback": (c_int, (c_void_p, c_uint, POINTER(PandaPythonCallback))),
     "panda_python_make_peek": (c_void_p, ()),
+    "panda_python_set_read_api": (None, (POINTER(PandaPythonReadApi),)),
+    "panda_python_make_values": (c_void_p, ()),
+    "panda_python_make_pointers": (c_void_p, ()),
+    "panda_python_make_text": (c_void_p, ()),
     "panda_current_pc": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_sp": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_ksp": (c_uint64, (POINTER(PandaCPU),)),
@@ -157,6 +172,9 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_env_layout",
         "panda_limit_executed",
         "panda_python_make_peek",
+        "panda_python_make_values",
+        "panda_python_make_pointers",
+        "panda_python_make_text",
         "panda_current_pc",
         "panda_current_sp",
         "panda_current_asid",
@@ -213,6 +231,30 @@ class NonblockingLibrary(Protocol):
         It reads guest memory that the running CPU's TLB leads to and returns a bytes object; None
         if the TLB does not lead to all of it or the arguments are wrong, in which case
         panda_virtual_memory_read() tells more. To be called on the CPU thread, in a callback.
+
+        Never blocks.
+        """
+
+    def panda_python_make_values(self) -> int | None:
+        """Make a Python function values(what), or values(what, n, max_length).
+
+        what is a bytes object of 16-bit numbers, PandaValue, in host order; the result a list of
+        ints. With n the list has one element more: the bytes of the string value n points to, at
+        most max_length, or None.
+
+        Never blocks.
+        """
+
+    def panda_python_make_pointers(self) -> int | None:
+        """Make a Python function pointers(address, n, until_null), a list of ints.
+
+        Never blocks.
+        """
+
+    def panda_python_make_text(self) -> int | None:
+        """Make a Python function text(address, max_length).
+
+        Returns the bytes before the first NUL, at most max_length.
 
         Never blocks.
         """
@@ -375,6 +417,44 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_disable_memcb(self) -> None:
         """Undo panda_enable_memcb()."""
+
+    def panda_read_values(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        what: c_uint16 | Array[c_uint16] | _Pointer[c_uint16] | _CArgObject | None,
+        n: int,
+        out: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Read n values into out, as the CPU has them at this moment.
+
+        Words of the stack have the guest's size and byte order. PANDA_ERR_MEMORY if one of them
+        cannot be read, PANDA_ERR_ARGUMENT for a number that stands for nothing; out is then not
+        complete.
+        """
+
+    def panda_read_pointers(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        addr: int,
+        n: int,
+        until_null: bool,
+        out: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Read up to n pointers, of the guest's size and byte order, that lie in a row.
+
+        With until_null the first that is 0 ends the list and is not part of it. Returns how many
+        there are, fewer than n also where memory that is not mapped follows; PANDA_ERR_MEMORY if
+        not even the first can be read.
+        """
+
+    def panda_word_size(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Bytes in a register and a word of the stack in the CPU's present mode."""
 
     def panda_last_error(self) -> bytes | None:
         """The message of the calling thread's last failed call.
@@ -660,6 +740,17 @@ class Library(NonblockingLibrary, Protocol):
         Enabled, disabled and removed by its owner: panda_enable_plugin(), panda_disable_plugin(),
         panda_unregister_callbacks(). PANDA_ERR_UNSUPPORTED if panda_python_supports() says no.
         """
+
+    def panda_python_set_read_api(
+        self,
+        api: PandaPythonReadApi
+        | Array[PandaPythonReadApi]
+        | _Pointer[PandaPythonReadApi]
+        | _CArgObject
+        | None,
+        /,
+    ) -> None:
+        """Give the library CPython's functions; they stay for good."""
 
     def panda_current_ksp(
         self,

@@ -253,6 +253,44 @@ class PandaPythonCallback(Structure):
     )
 
 
+class PandaPythonReadApi(Structure):
+    """Addresses of CPython's functions of the same names; all are needed.
+
+    Fields:
+        none: The object None.
+    """
+
+    PyBytes_AsString: int | None
+    PyBytes_FromStringAndSize: int | None
+    PyBytes_Size: int | None
+    PyCFunction_NewEx: int | None
+    PyErr_Clear: int | None
+    PyErr_Occurred: int | None
+    PyList_New: int | None
+    PyList_SetItem: int | None
+    PyLong_AsUnsignedLongLongMask: int | None
+    PyLong_FromUnsignedLongLong: int | None
+    Py_DecRef: int | None
+    Py_IncRef: int | None
+    none: int | None
+
+    _fields_ = (
+        ("PyBytes_AsString", c_void_p),
+        ("PyBytes_FromStringAndSize", c_void_p),
+        ("PyBytes_Size", c_void_p),
+        ("PyCFunction_NewEx", c_void_p),
+        ("PyErr_Clear", c_void_p),
+        ("PyErr_Occurred", c_void_p),
+        ("PyList_New", c_void_p),
+        ("PyList_SetItem", c_void_p),
+        ("PyLong_AsUnsignedLongLongMask", c_void_p),
+        ("PyLong_FromUnsignedLongLong", c_void_p),
+        ("Py_DecRef", c_void_p),
+        ("Py_IncRef", c_void_p),
+        ("none", c_void_p),
+    )
+
+
 class PandaSegment(Structure):
     """A descriptor-table register or system segment (x86)."""
 

@@ -8,6 +8,7 @@
 
 #include "panda/bare.h"
 #include "panda/callbacks.h"
+#include "panda/compound.h"
 #include "panda/cpu.h"
 #include "panda/error.h"
 #include "panda/filter.h"
@@ -17,6 +18,7 @@
 #include "panda/memory.h"
 #include "panda/monitor.h"
 #include "panda/python.h"
+#include "panda/python_reads.h"
 #include "panda/registers.h"
 #include "panda/types.h"
 
