@@ -482,6 +482,67 @@ def test_x86_counts() -> None:
     assert found["redirected again"] == ["address", CODE + 0x804, 2]
 
 
+# ---- what is in the middle of something ----
+
+
+def case_delay_slot(arch: str, mode: str) -> Any:
+    """A callback asks for something in a delay slot; the branch is taken all the same."""
+    panda = Panda(arch, extra_args=MACHINE)
+    big = panda.endianness
+    # beq $0, $0, +3; addiu $2, $2, 1; addiu $3, $3, 1; nop; (target) nop
+    words = (0x10000003, 0x24420001, 0x24630001, 0, 0)
+    panda.cb_insn_translate(lambda cpu, pc: True, name="translate")
+
+    @panda.cb_after_machine_init(name="setup")
+    def setup(cpu: Any) -> None:
+        panda.map_memory("code", 0x1000, CODE)
+        panda.physical_memory_write(CODE, b"".join(w.to_bytes(4, big) for w in words))
+        panda.arch.set_pc(cpu, CODE)
+
+    @panda.cb_insn_exec(name="insn")
+    def insn(cpu: Any, pc: int) -> int:
+        if pc == CODE + 4 and mode == "break":
+            panda.break_exec()
+        elif pc == CODE + 4 and mode == "register":
+            panda.arch.set_reg(cpu, "CP0_STATUS", panda.arch.get_reg(cpu, "CP0_STATUS"))
+        elif pc == CODE + 4 and mode == "set_pc":
+            panda.arch.set_pc(cpu, CODE + 8)
+        return 0
+
+    end = panda.run_until(address=CODE + 16, timeout=30)
+    return [*end, panda.arch.get_regs(panda.get_cpu(), ["V0", "V1"])]
+
+
+@pytest.mark.parametrize("arch", ["mips", "mips64el"])
+@pytest.mark.parametrize("mode", ["break", "register", "set_pc"])
+def test_delay_slot(arch: str, mode: str) -> None:
+    found = run_case(case_delay_slot, arch, mode)
+    if mode == "set_pc":
+        # The branch is abandoned, and what was in its slot.
+        assert found == ["address", CODE + 16, 1 + 2, [0, 1]]
+    else:
+        assert found == ["address", CODE + 16, 2, [1, 0]]
+
+
+def case_unaligned(program: str, code: str) -> Any:
+    """A load of a word at an odd address."""
+    panda = machine(program)
+    cpu = panda.get_cpu()
+    panda.run_until(count=1, timeout=30)
+    panda.physical_memory_write(CODE + 0x800, bytes.fromhex(code))
+    panda.arch.set_pc(cpu, CODE + 0x800)
+    panda.arch.set_reg(cpu, programs.REGISTERS[program][2], DATA + 1)
+    end = panda.run_until(count=1, timeout=30)
+    data = panda.physical_memory_read(DATA + 1, panda.register_size, fmt="int")
+    return end.reason, panda.arch.get_reg(cpu, 3) == data
+
+
+# ldr r3, [r2]; ldr x3, [x2]
+@pytest.mark.parametrize(("program", "code"), [("arm", "003092e5"), ("aarch64", "430040f9")])
+def test_unaligned(program: str, code: str) -> None:
+    assert run_case(case_unaligned, program, code) == ["count", True]
+
+
 # ---- x86's modes ----
 
 

@@ -28,6 +28,8 @@ void panda_arch_set_pc(CPUState *cs, uint64_t pc)
         env->pc = pc;
     } else if (pc & 1) {
         env->thumb = true;
+        /* An IT block that was left does not go on there. */
+        env->condexec_bits = 0;
         env->regs[15] = pc & ~1u;
     } else {
         env->regs[15] = pc;

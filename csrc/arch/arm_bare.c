@@ -24,6 +24,49 @@ void panda_arch_bare_prepare(Object *cpu)
     }
 }
 
+/*
+ * Without an MMU all memory is a device's to these CPUs, and unaligned accesses
+ * fault. What is mapped here is memory, so it behaves as memory does.
+ */
+static void allow_unaligned(CPUARMState *env)
+{
+    if (panda_bare && !(env->cp15.sctlr_el[1] & (SCTLR_M | SCTLR_A))) {
+        DP_TBFLAG_ANY(env->hflags, ALIGN_MEM, 0);
+    }
+}
+
+void __real_arm_rebuild_hflags(CPUARMState *env);
+void __wrap_arm_rebuild_hflags(CPUARMState *env);
+void __wrap_arm_rebuild_hflags(CPUARMState *env)
+{
+    __real_arm_rebuild_hflags(env);
+    allow_unaligned(env);
+}
+
+void __real_helper_rebuild_hflags_a32_newel(CPUARMState *env);
+void __wrap_helper_rebuild_hflags_a32_newel(CPUARMState *env);
+void __wrap_helper_rebuild_hflags_a32_newel(CPUARMState *env)
+{
+    __real_helper_rebuild_hflags_a32_newel(env);
+    allow_unaligned(env);
+}
+
+void __real_helper_rebuild_hflags_a32(CPUARMState *env, uint32_t el);
+void __wrap_helper_rebuild_hflags_a32(CPUARMState *env, uint32_t el);
+void __wrap_helper_rebuild_hflags_a32(CPUARMState *env, uint32_t el)
+{
+    __real_helper_rebuild_hflags_a32(env, el);
+    allow_unaligned(env);
+}
+
+void __real_helper_rebuild_hflags_a64(CPUARMState *env, uint32_t el);
+void __wrap_helper_rebuild_hflags_a64(CPUARMState *env, uint32_t el);
+void __wrap_helper_rebuild_hflags_a64(CPUARMState *env, uint32_t el)
+{
+    __real_helper_rebuild_hflags_a64(env, el);
+    allow_unaligned(env);
+}
+
 void panda_arch_bare_wire(CPUState *cs)
 {
 }

@@ -4,6 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/bare.h"
+#include "hw/boards.h"
+#include "hw/clock.h"
+#include "hw/qdev-clock.h"
 #include "internal.h"
 
 #ifdef TARGET_MIPS64
@@ -12,8 +15,15 @@ const char panda_arch_bare_cpu[] = MIPS_CPU_TYPE_NAME("MIPS64R2-generic");
 const char panda_arch_bare_cpu[] = MIPS_CPU_TYPE_NAME("24Kf");
 #endif
 
+/* What the CPU has without a clock, and a warning. */
+#define FREQUENCY 200000000
+
 void panda_arch_bare_prepare(Object *cpu)
 {
+    Clock *clock = clock_new(OBJECT(current_machine), "cpu-clock");
+
+    clock_set_hz(clock, FREQUENCY);
+    qdev_connect_clock_in(DEVICE(cpu), "clk-in", clock);
 }
 
 void panda_arch_bare_wire(CPUState *cs)

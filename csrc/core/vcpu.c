@@ -126,7 +126,10 @@ static void serve_requests(CPUState *cs, PandaPlace place)
         v->unwinding = false;
     }
     panda_arch_apply_pending(cs);
-    panda_arch_set_pc(cs, pc);
+    if ((requests & PANDA_REQUEST_SET_PC) || panda_arch_get_pc(cs) != pc) {
+        /* Not else: a MIPS CPU in a delay slot would forget its branch. */
+        panda_arch_set_pc(cs, pc);
+    }
     cpu_loop_exit_noexc(cs);
 }
 
