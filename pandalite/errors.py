@@ -79,6 +79,7 @@ class GuestFault(PandaError):
         address: what it accessed; of an exception, where its handler would be.
         size: bytes it accessed; 0 of an exception.
         exception: QEMU's number of the exception; None of the other kinds.
+        instructions: executed by the ``run_until()`` that it ended; else None.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class GuestFault(PandaError):
         self.address = address
         self.size = size
         self.exception = exception
+        self.instructions: int | None = None
 
 
 class ImageError(PandaError):

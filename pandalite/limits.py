@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ._bindings.constants import PANDA_LIMIT_ADDRESSES
 from ._bindings.enums import PandaRunResult
-from .errors import TimeoutExpired
+from .errors import GuestFault, TimeoutExpired
 from .lifecycle import Lifecycle
 
 _NO_COUNT = (1 << 64) - 1
@@ -31,6 +31,35 @@ class RunEnd(NamedTuple):
     pc: int
     #: Instructions executed by this call.
     instructions: int
+
+
+class _Watch:
+    """Calls a function after a time, unless it was ended before."""
+
+    def __init__(self, timeout: float | None, function: Callable[[], None]) -> None:
+        self.expired = False
+        self._ended = False
+        self._lock = threading.Lock()
+        self._function = function
+        self._timer: threading.Timer | None = None
+        if timeout is not None:
+            self._timer = threading.Timer(timeout, self._expire)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _expire(self) -> None:
+        # With the lock: never a run that comes after the one it is for.
+        with self._lock:
+            if not self._ended:
+                self.expired = True
+                self._function()
+
+    def end(self) -> None:
+        """Call nothing from here on."""
+        with self._lock:
+            self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 class Limits(Lifecycle):
@@ -69,28 +98,20 @@ class Limits(Lifecycle):
         if count is not None and not 0 < count < _NO_COUNT:
             raise ValueError(f"count={count}: a number of instructions is 1 or more")
         array = (ctypes.c_uint64 * max(len(addresses), 1))(*addresses)
-        expired = threading.Event()
-        watch: threading.Timer | None = None
-        if timeout is not None:
-
-            def expire() -> None:
-                expired.set()
-                self._stop()
-
-            watch = threading.Timer(timeout, expire)
-            watch.daemon = True
-            watch.start()
+        watch = _Watch(timeout, self._stop)
         try:
             self._run((_NO_COUNT if count is None else count, array, len(addresses)))
+        except GuestFault as error:
+            error.instructions = self.libpanda.panda_limit_executed()
+            raise
         finally:
-            if watch is not None:
-                watch.cancel()
+            watch.end()
             if self._created and not self._dead:
                 self.libpanda.panda_clear_limit()
         reason = _REASONS.get(self._run_result, "ended")
         executed = self.libpanda.panda_limit_executed()
         pc = self.arch.get_pc(self.cpu)
-        if reason == "ended" and expired.is_set():
+        if reason == "ended" and watch.expired:
             raise TimeoutExpired(
                 f"the guest executed {executed} instructions in {timeout:g} s and did not get "
                 f"there; it is at {pc:#x}"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import select
+import time
 from typing import Any
 
 import bare_programs as programs
 import pytest
 from bare_programs import CODE, DATA, STACK
-from guest import run_case
+from guest import case_command, run_case
 
 from pandalite import Panda
 from pandalite._bindings.arches import ARCHITECTURES
@@ -187,7 +191,6 @@ def fault_of(panda: Panda, **kwargs: Any) -> dict[str, Any]:
             **vars(error),
             "text": str(error),
             "at": panda.arch.get_pc(panda.get_cpu()),
-            "executed": panda.libpanda.panda_limit_executed(),
         }
     return {"end": end}
 
@@ -255,7 +258,7 @@ def test_faults(program: str) -> None:
     read = found["read"]
     assert (read["kind"], read["address"], read["size"]) == ("read", NOWHERE, width)
     assert read["pc"] == read["at"] == loop
-    assert read["executed"] == 0
+    assert read["instructions"] == 0
     assert f"{NOWHERE:#x}" in read["text"] and f"{loop:#x}" in read["text"]
     assert found["goes on"]["end"][::2] == ["count", 3]
 
@@ -263,10 +266,10 @@ def test_faults(program: str) -> None:
     assert (write["kind"], write["size"]) == ("write", width)
     assert write["address"] == NOWHERE + 0x1000 - width + 0x40
     assert write["pc"] == write["at"] == store
-    assert write["executed"] == 2
+    assert write["instructions"] == 2
 
     fetch = found["fetch"]
-    assert (fetch["kind"], fetch["executed"]) == ("fetch", 0)
+    assert (fetch["kind"], fetch["instructions"]) == ("fetch", 0)
     assert fetch["pc"] == fetch["at"] == NOWHERE - 0x100
 
     code = CODE + 0x800
@@ -274,7 +277,7 @@ def test_faults(program: str) -> None:
         fault = found[kind]
         assert fault["kind"] == "exception"
         assert fault["pc"] == fault["at"] == code
-        assert fault["executed"] == 0
+        assert fault["instructions"] == 0
         assert f"exception {fault['exception']}" in fault["text"]
         if name is not None:
             assert f"({name})" in fault["text"]
@@ -608,3 +611,49 @@ def test_a_program_handles_its_exceptions() -> None:
         0x100C,
     )
     assert found == ["address", 0x100C, 2 + 1 + 4]
+
+
+# ---- raw_monitor=True ----
+
+
+def case_terminal() -> None:
+    """A program that never ends, with QEMU's monitor on the terminal."""
+    panda = Panda("x86_64", extra_args=MACHINE, raw_monitor=True)
+
+    @panda.cb_after_machine_init
+    def setup(cpu: Any) -> None:
+        panda.map_memory("code", 0x1000, CODE)
+        panda.physical_memory_write(CODE, b"\xeb\xfe")
+        panda.arch.set_pc(cpu, CODE)
+
+    try:
+        panda.run()
+    except KeyboardInterrupt:
+        print("interrupted")
+
+
+def test_raw_monitor() -> None:
+    command = case_command(case_terminal)
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(command[0], command)
+    said = b""
+    deadline = time.monotonic() + 60
+    sent = 0
+    try:
+        while time.monotonic() < deadline:
+            if select.select([terminal], [], [], 0.2)[0]:
+                try:
+                    said += os.read(terminal, 4096)
+                except OSError:
+                    break
+            if sent == 0 and said.endswith(b"(qemu) "):
+                os.write(terminal, b"info status\n")
+                sent = 1
+            elif sent == 1 and b"VM status: running" in said:
+                os.write(terminal, b"\x03")
+                sent = 2
+        assert b"interrupted" in said
+        assert os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 0
+    finally:
+        os.close(terminal)
