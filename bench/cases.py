@@ -183,6 +183,7 @@ def calls(rounds: int) -> dict[str, float]:
             if found or panda.in_kernel(cpu):
                 return
             sp = panda.current_sp(cpu) & ~0xFFF
+            four = ("RAX", "RBX", "RCX", "PC")
             calls: dict[str, Callable[[], Any]] = {
                 "nothing": lambda: None,
                 "current_pc": lambda: panda.current_pc(cpu),
@@ -191,7 +192,21 @@ def calls(rounds: int) -> dict[str, float]:
                 "tb.pc": lambda: tb.pc,
                 "virtual_memory_read 16": lambda: panda.virtual_memory_read(cpu, sp, 16),
                 "virtual_memory_read 4096": lambda: panda.virtual_memory_read(cpu, sp, 4096),
+                "get_args, 6": lambda: panda.arch.get_args(cpu, 6),
+                "six times get_arg": lambda: [panda.arch.get_arg(cpu, n) for n in range(6)],
+                "get_regs, 4": lambda: panda.arch.get_regs(cpu, four),
+                "context": lambda: panda.context(cpu),
+                "context, 6 arguments": lambda: panda.context(cpu, 6),
+                "context, 6 arguments, text": lambda: panda.context(cpu, 6, text=0),
+                "read_str, 16 bytes": lambda: panda.read_str(cpu, sp),
+                "read_pointers, 8": lambda: panda.read_pointers(cpu, sp, 8),
+                "virtual_memory_read ptrlist, 8": lambda: panda.virtual_memory_read(
+                    cpu, sp, 64, "ptrlist"
+                ),
             }
+            # In the page of the stack, which the shell is done with.
+            panda.virtual_memory_write(cpu, sp, b"sixteen letters!\0")
+            panda.arch.set_arg(cpu, 0, sp)
             number = 2000
             for name, call in calls.items():
                 best = min(timeit.repeat(call, repeat=rounds, number=number))

@@ -91,6 +91,7 @@ def machine_arguments(
     extra: Sequence[str],
     mem: str,
     serial_fd: int | None,
+    raw_monitor: bool = False,
 ) -> list[str]:
     """Put the command line together, in PyPANDA's order.
 
@@ -101,6 +102,7 @@ def machine_arguments(
         extra: the user's words.
         mem: size of RAM, as for ``-m``.
         serial_fd: one end of a socket pair for the first serial port.
+        raw_monitor: leave the terminal to QEMU's monitor with ``-nographic``.
     """
     names = option_names(extra)
     words = [library]
@@ -110,7 +112,8 @@ def machine_arguments(
     if serial_fd is not None:
         words += ["-chardev", f"socket,id=pandalite-serial,fd={serial_fd}"]
         words += ["-serial", "chardev:pandalite-serial"]
-    if not names & {"monitor", "mon"}:
+    terminal = raw_monitor and "nographic" in names
+    if not terminal and not names & {"monitor", "mon"}:
         words += ["-monitor", "none"]
     if not names & _DISPLAY_OPTIONS:
         words += ["-display", "none"]

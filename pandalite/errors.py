@@ -14,6 +14,7 @@ __all__ = [
     "ConsoleError",
     "CoreLibraryError",
     "GuestCoreError",
+    "GuestFault",
     "GuestMemoryError",
     "GuestPanic",
     "GuestReset",
@@ -66,6 +67,39 @@ class GuestShutdown(PandaError):
 
 class GuestReset(PandaError):
     """The guest rebooted although ``-no-reboot`` was given."""
+
+
+class GuestFault(PandaError):
+    """A program on a machine without devices cannot go on; its CPU stands before it.
+
+    Attributes:
+        kind: ``"fetch"``, ``"read"`` or ``"write"`` where there is no memory, or
+            ``"exception"``: one for which the program has set up no handler.
+        pc: address of the instruction.
+        address: what it accessed; of an exception, where its handler would be.
+        size: bytes it accessed; 0 of an exception.
+        exception: QEMU's number of the exception; None of the other kinds.
+        instructions: executed by the ``run_until()`` that it ended; else None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: str,
+        pc: int,
+        address: int,
+        size: int = 0,
+        exception: int | None = None,
+    ) -> None:
+        """Note what happened and where."""
+        super().__init__(message)
+        self.kind = kind
+        self.pc = pc
+        self.address = address
+        self.size = size
+        self.exception = exception
+        self.instructions: int | None = None
 
 
 class ImageError(PandaError):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import arguments
+from . import arguments, bare
 from ._bindings.enums import PandaMachineState, PandaRunResult
 from ._bindings.functions import FN_panda_call_in_main_loop_fn
 from ._core import _ForkedLibrary
@@ -45,6 +45,9 @@ QUEUE_PATIENCE_INTERRUPTED = 0.3
 
 _ENTRY = ctypes.CFUNCTYPE(None)
 
+#: Arguments of panda_set_limit().
+Limit = tuple[int, "ctypes.Array[ctypes.c_uint64]", int]
+
 
 class Lifecycle(Callbacks):
     """The part of Panda that creates and runs the machine."""
@@ -54,6 +57,8 @@ class Lifecycle(Callbacks):
     _disk_interface: str
     _extra_words: Sequence[str]
     _firmware: Sequence[str]
+    #: QEMU's own monitor, on the terminal with -nographic.
+    _raw_monitor: bool
 
     def _init_lifecycle(self) -> None:
         self.running = threading.Event()
@@ -63,6 +68,7 @@ class Lifecycle(Callbacks):
         self.exit_exception = None
         self._owner_pid = os.getpid()
         self._run_lock = threading.Lock()
+        self._run_result = PandaRunResult.STOPPED
         self._created = False
         self._finished = False
         self._dead = False
@@ -154,6 +160,7 @@ class Lifecycle(Callbacks):
             extra=self._extra_words,
             mem=self.mem,
             serial_fd=serial_fd,
+            raw_monitor=self._raw_monitor,
         )
 
     def _machine_error(self, text: str) -> PandaError:
@@ -183,16 +190,23 @@ class Lifecycle(Callbacks):
         Blocks. To be called from the thread that is to be the machine's main
         thread: the same one every time, best Python's main thread, where Ctrl-C
         works. Can be called again: the machine goes on where it was; callbacks
-        have to be registered anew.
+        have to be registered anew. On a machine without devices
+        (``-M configurable``) it returns as well when the CPU waits for an
+        interrupt: none will come.
 
         Raises:
             MachineError: QEMU refused the machine (UnknownSnapshotError: the
                 snapshot to start from).
             GuestShutdown, GuestReset, GuestPanic: the guest ended the run.
+            GuestFault: on a machine without devices, the guest cannot go on.
             GuestCoreError: QEMU gave up; this Panda is of no use any more.
             StateError: run() is active already, or the machine is finished.
             BaseException: what a callback or a queued function raised.
         """
+        self._run()
+
+    def _run(self, limit: Limit | None = None) -> None:
+        """Run until something ends it; with a limit, callbacks stay registered."""
         self._check_process()
         if not self._run_lock.acquire(blocking=False):
             raise StateError("run() is active already: one run at a time")
@@ -200,12 +214,15 @@ class Lifecycle(Callbacks):
             self._check_can_run()
             self.ending = False
             self.exit_exception = None
+            self._run_result = PandaRunResult.STOPPED
             self._interrupted = False
             self._stop_wanted = False
             try:
                 with SignalWakeup() as wakeup:
                     if not self._created:
                         self._create_machine()
+                    if limit is not None:
+                        self._check(self.libpanda.panda_set_limit(*limit))
                     self._run_machine(wakeup)
             except BaseException as error:
                 self._interrupted = True
@@ -213,7 +230,7 @@ class Lifecycle(Callbacks):
                     self.exit_exception = error
             finally:
                 with DeferredInterrupt() as interrupt:
-                    self._end_run()
+                    self._end_run(keep_callbacks=limit is not None)
                     if isinstance(self.exit_exception, KeyboardInterrupt):
                         # Ctrl-C twice is Ctrl-C.
                         interrupt.noted = False
@@ -256,6 +273,7 @@ class Lifecycle(Callbacks):
 
     def _judge(self, result: PandaRunResult) -> None:
         """Turn the way a run ended into an exception, if it was not wanted."""
+        self._run_result = result
         if result == PandaRunResult.FATAL:
             self._dead = True
             text = (self.libpanda.panda_last_error() or b"").decode(errors="replace")
@@ -271,6 +289,8 @@ class Lifecycle(Callbacks):
             raise GuestReset("the guest rebooted and -no-reboot was given")
         if result == PandaRunResult.GUEST_PANIC:
             raise GuestPanic(f"the guest's kernel panicked{self._last_panic_line()}")
+        if result == PandaRunResult.GUEST_FAULT:
+            raise bare.last_fault(self.libpanda)
 
     def _last_panic_line(self) -> str:
         """What the kernel printed about it, if there is a console."""
@@ -278,7 +298,7 @@ class Lifecycle(Callbacks):
         lines = [line for line in text.splitlines() if "Kernel panic" in line]
         return f": {lines[-1].strip()}" if lines else ""
 
-    def _end_run(self) -> None:
+    def _end_run(self, keep_callbacks: bool = False) -> None:
         """Bring everything that ran beside the guest to rest."""
         self.ending = True
         self.athread.ending = True
@@ -299,7 +319,8 @@ class Lifecycle(Callbacks):
             )
         self.running.clear()
         self.started.clear()
-        self.delete_callbacks()
+        if not keep_callbacks:
+            self.delete_callbacks()
         if at_rest:
             # None of their functions can be running any more.
             self._retired_callbacks.clear()

@@ -38,6 +38,7 @@ class Memory(PandaCore):
     _address_mask: int
     _core_knows_python: bool
     _peek: Callable[[int, int], bytes | None]
+    _peek_text: Callable[[int, int], bytes | None]
 
     def _init_memory(self) -> None:
         if self._core_knows_python:
@@ -133,6 +134,11 @@ class Memory(PandaCore):
         Raises:
             GuestMemoryError: the string runs into memory that is not mapped.
         """
+        if max_length is not None and max_length <= 0:
+            return ""
+        text = self._peek_text(ptr & self._address_mask, max_length or _PAGE + 1)
+        if text is not None:
+            return text.decode("utf-8", "ignore")
         found = bytearray()
         while max_length is None or len(found) < max_length:
             size = _PAGE if max_length is None else min(_PAGE, max_length - len(found))

@@ -13,10 +13,11 @@ from . import arguments
 from ._bindings import loader
 from ._core import Cpu, Tb
 from .arch import make_arch
+from .compound import Compound
 from .coverage import Coverages
 from .errors import ImageError, StateError, UnsupportedFeatureError
-from .lifecycle import Lifecycle, firmware_directories
-from .memory import Memory
+from .lifecycle import firmware_directories
+from .limits import Limits
 from .serial import Serial
 from .snapshots import Snapshots
 from .streams import Streams
@@ -32,7 +33,7 @@ _instance: Panda | None = None
 _instance_lock = threading.Lock()
 
 
-class Panda(Lifecycle, Memory, Serial, Snapshots, Streams, Coverages, Unsupported):
+class Panda(Limits, Compound, Serial, Snapshots, Streams, Coverages, Unsupported):
     """A guest machine inside this process.
 
     The machine is created by the first :meth:`run`. There can be one Panda per
@@ -50,7 +51,8 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Streams, Coverages, Unsupporte
         os: kind of operating system, a word.
         generic: name of a guest of the catalogue (:mod:`pandalite.qcows`); sets
             arch, mem, qcow, expect_prompt and more.
-        raw_monitor: not supported yet.
+        raw_monitor: with ``-nographic`` in extra_args, QEMU's monitor has the
+            terminal.
         extra_args: more QEMU options, a string or a list of words.
         catch_exceptions: exceptions in callbacks and queued functions end the
             run and are raised by :meth:`run`; False only prints them.
@@ -83,7 +85,6 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Streams, Coverages, Unsupporte
     ) -> None:
         given = {
             "os_version": os_version,
-            "raw_monitor": raw_monitor,
             "plugin_path": plugin_path,
         }
         for name, value in given.items():
@@ -122,6 +123,7 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Streams, Coverages, Unsupporte
             self.qcow = str(qcow)
             _check_disk(Path(qcow))
         self._extra_words = words
+        self._raw_monitor = raw_monitor
         # Images of the cache and of PANDA's stay as they are, and several processes
         # may run the same guest: each run works on a disk of its own on top.
         self._disk_is_shared = self.qcow is not None and (
@@ -155,6 +157,7 @@ class Panda(Lifecycle, Memory, Serial, Snapshots, Streams, Coverages, Unsupporte
         self._init_memory()
         self._init_lifecycle()
         self.arch = make_arch(self)
+        self._init_compound()
         self.panda_args[:] = self._arguments(None, self.qcow)
 
     def _claim_process(self) -> None:

@@ -41,6 +41,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "mem": ("pc", "addr", "size", "value", "write", "asid", "kernel"),
     "asid": ("pc", "old", "new"),
     "exception": ("pc", "number", "interrupt", "asid", "kernel"),
+    "io": ("pc", "addr", "size", "value", "write", "port", "asid", "kernel"),
 }
 
 _ACCESSES = {"r": 1, "w": 2, "rw": 3}
@@ -334,7 +335,8 @@ class Streams(PandaCore):
         Args:
             kind: ``"block"`` (starts of blocks), ``"edge"`` (from block to block),
                 ``"insn"``, ``"mem"`` (accesses that were made), ``"asid"`` (changes of the
-                address space) or ``"exception"`` (with interrupts); docs/streams.md.
+                address space), ``"exception"`` (with interrupts) or ``"io"`` (device
+                registers and ports); docs/streams.md.
             fields: what a record holds; default: all that the kind has.
             batch: records in a batch.
             batches: batches there may be at a time; the memory used is ``batch *

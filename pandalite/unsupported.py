@@ -109,7 +109,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
 #: Constructor arguments whose feature is not there yet.
 ARGUMENTS: dict[str, str] = {
     "os_version": "operating system introspection",
-    "raw_monitor": "a monitor on the terminal",
     "plugin_path": "C plugins",
 }
 

@@ -213,3 +213,29 @@ def test_guests_are_reproducible(tmp_path: Path) -> None:
     copy = build_baremetal.build("riscv64", tmp_path / "out", cache)
     assert copy.read_bytes() == first.read_bytes()
     assert second.stat().st_mtime_ns == stamp
+
+
+def case_run_until(arch: str, elf_path: str, count: int | None) -> list[Any]:
+    """From one test of the guest to the next, by address or by count."""
+    symbols = symbols_of(Path(elf_path))
+    words = [*build_baremetal.machine_words(arch, Path(elf_path)), "-serial", "null"]
+    panda = Panda(arch=arch, mem="64M", extra_args=words)
+    first = panda.run_until(address=symbols["self_test_memory"], timeout=60)
+    if count is None:
+        end = panda.run_until(address=symbols["self_test_branches"], timeout=60)
+    else:
+        end = panda.run_until(count=count, timeout=60)
+    return [first.reason, first.pc == symbols["self_test_memory"], *end]
+
+
+@pytest.mark.parametrize("arch", list(ARCHITECTURES))
+def test_run_until(arch: str) -> None:
+    elf = build_baremetal.ensure(arch)
+    at = symbols_of(elf)["self_test_branches"]
+    first = run_case(case_run_until, arch, str(elf), None, timeout=90)
+    assert first[:4] == ["address", True, "address", at]
+    # No interrupt comes between them: the same number leads to the same place.
+    count = first[4]
+    assert count > 20
+    again = run_case(case_run_until, arch, str(elf), count, timeout=90)
+    assert again == ["address", True, "count", at, count]

@@ -70,7 +70,6 @@ def test_constructor_errors(images):
         ({"arch": "x86_64", "extra_args": "-kernel /no/such"}, errors.MachineError, "/no/such"),
         ({"arch": "x86_64", "expect_prompt": "([a-z"}, ValueError, "([a-z"),
         ({"arch": "x86_64", "os_version": "linux-64-x:1"}, NotImplementedError, "introspection"),
-        ({"arch": "x86_64", "raw_monitor": True}, NotImplementedError, "monitor"),
         ({"arch": "x86_64", "plugin_path": "/x"}, NotImplementedError, "plugins"),
         (
             {"arch": "x86_64", "libpanda_path": "/no/lib.so"},

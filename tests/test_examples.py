@@ -104,6 +104,14 @@ def test_toggle_callbacks(arch: str) -> None:
     assert abs(first - second) < first / 3
 
 
+@pytest.mark.parametrize("arch", ["x86_64", "arm"])
+def test_emulate(arch: str) -> None:
+    written, left = run("emulate", arch).splitlines()
+    assert re.fullmatch(r"write at 0x100[0-9a-f]{2}: 'hello\\n'", written)
+    # The start with the first round, five more, and what is behind each system call.
+    assert re.fullmatch(r"exit at 0x100[0-9a-f]{2} after 8 blocks", left)
+
+
 @pytest.mark.parametrize("arch", ARCHES)
 def test_watch_memory(arch: str) -> None:
     found, *writes, last = run("watch_memory", arch).splitlines()

@@ -1303,6 +1303,9 @@ class Generator:
             lines += [f"{pad}    (", f'{pad}        "{item.name}",']
             lines += _expression_lines(expr, indent + 8, ",")
             lines += [f"{pad}    ),"]
+        # A tuple of one that fits on a line stays there, says the formatter.
+        if len(lines) == 2 and len(whole := lines[0] + lines[1].strip() + ")") <= WIDTH:
+            return [whole]
         return [*lines, f"{pad})"]
 
     def _structs(self) -> str:

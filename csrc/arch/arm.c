@@ -8,6 +8,7 @@
  */
 #include "arch/arm.h"
 #include "arch/env_fields.h"
+#include "core/compound.h"
 #include "cpregs.h"
 #include "internals.h"
 
@@ -27,6 +28,8 @@ void panda_arch_set_pc(CPUState *cs, uint64_t pc)
         env->pc = pc;
     } else if (pc & 1) {
         env->thumb = true;
+        /* An IT block that was left does not go on there. */
+        env->condexec_bits = 0;
         env->regs[15] = pc & ~1u;
     } else {
         env->regs[15] = pc;
@@ -80,6 +83,27 @@ uint64_t panda_arch_get_asid(CPUState *cs)
 bool panda_arch_in_kernel(CPUState *cs)
 {
     return arm_current_el(cpu_env(cs)) > 0;
+}
+
+bool panda_arch_general(CPUState *cs, unsigned n, uint64_t *value)
+{
+    CPUARMState *env = cpu_env(cs);
+
+    if (n >= (is_a64(env) ? 32 : 16)) {
+        return false;
+    }
+    *value = is_a64(env) ? env->xregs[n] : env->regs[n];
+    return true;
+}
+
+unsigned panda_arch_word(CPUState *cs)
+{
+    return is_a64(cpu_env(cs)) ? 8 : 4;
+}
+
+bool panda_arch_big_endian(CPUState *cs)
+{
+    return TARGET_BIG_ENDIAN;
 }
 
 void panda_arch_apply_pending(CPUState *cs)

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "arch/env_fields.h"
+#include "core/compound.h"
 #include "internal.h"
 
 uint64_t panda_arch_get_pc(CPUState *cs)
@@ -47,6 +48,25 @@ uint64_t panda_arch_get_asid(CPUState *cs)
 bool panda_arch_in_kernel(CPUState *cs)
 {
     return (cpu_env(cs)->hflags & MIPS_HFLAG_KSU) == MIPS_HFLAG_KM;
+}
+
+bool panda_arch_general(CPUState *cs, unsigned n, uint64_t *value)
+{
+    if (n >= 32) {
+        return false;
+    }
+    *value = cpu_env(cs)->active_tc.gpr[n];
+    return true;
+}
+
+unsigned panda_arch_word(CPUState *cs)
+{
+    return sizeof(target_ulong);
+}
+
+bool panda_arch_big_endian(CPUState *cs)
+{
+    return TARGET_BIG_ENDIAN;
 }
 
 void panda_arch_apply_pending(CPUState *cs)

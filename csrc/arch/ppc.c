@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "arch/env_fields.h"
+#include "core/compound.h"
 #include "helper_regs.h"
 #include "mmu-hash64.h"
 
@@ -67,6 +68,25 @@ uint64_t panda_arch_get_asid(CPUState *cs)
 bool panda_arch_in_kernel(CPUState *cs)
 {
     return !FIELD_EX64(cpu_env(cs)->msr, MSR, PR);
+}
+
+bool panda_arch_general(CPUState *cs, unsigned n, uint64_t *value)
+{
+    if (n >= 32) {
+        return false;
+    }
+    *value = cpu_env(cs)->gpr[n];
+    return true;
+}
+
+unsigned panda_arch_word(CPUState *cs)
+{
+    return sizeof(target_ulong);
+}
+
+bool panda_arch_big_endian(CPUState *cs)
+{
+    return !FIELD_EX64(cpu_env(cs)->msr, MSR, LE);
 }
 
 void panda_arch_apply_pending(CPUState *cs)

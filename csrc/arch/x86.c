@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "arch/env_fields.h"
+#include "core/compound.h"
 #include "core/machine.h"
 #include "exec/cputlb.h"
 #include "exec/exec-all.h"
@@ -180,6 +181,25 @@ static void set_flags(CPUState *cs, uint32_t flags)
     } else {
         load_flags(cs, flags);
     }
+}
+
+bool panda_arch_general(CPUState *cs, unsigned n, uint64_t *value)
+{
+    if (n >= CPU_NB_REGS) {
+        return false;
+    }
+    *value = cpu_env(cs)->regs[n];
+    return true;
+}
+
+unsigned panda_arch_word(CPUState *cs)
+{
+    return sizeof(target_ulong);
+}
+
+bool panda_arch_big_endian(CPUState *cs)
+{
+    return false;
 }
 
 void panda_arch_apply_pending(CPUState *cs)

@@ -5,6 +5,7 @@
  */
 #include "core/hypercall.h"
 #include "core/internal.h"
+#include "core/stream.h"
 #include "exec/exec-all.h"
 #include "exec/helper-proto.h"
 #include "qemu/main-loop.h"
@@ -115,3 +116,41 @@ void __wrap_do_interrupt_x86_hardirq(CPUX86State *env, int number, int is_hw)
     }
     __real_do_interrupt_x86_hardirq(env, number, is_hw);
 }
+
+/* ---- ports ---- */
+
+static void stream_port(CPUX86State *env, uint32_t port, unsigned size,
+                        bool write, uint64_t value, uintptr_t ra)
+{
+    if (panda_streamed_kinds & BIT(PANDA_STREAM_IO)) {
+        panda_stream_io(panda_helper_pc(env_cpu(env), ra), true, port, size,
+                        write, value);
+    }
+}
+
+#define OUT(real, wrap, bytes, type)                                          \
+void real(CPUX86State *env, uint32_t port, uint32_t data);                    \
+void wrap(CPUX86State *env, uint32_t port, uint32_t data);                    \
+void wrap(CPUX86State *env, uint32_t port, uint32_t data)                     \
+{                                                                             \
+    stream_port(env, port, bytes, true, (type)data, GETPC());                 \
+    real(env, port, data);                                                    \
+}
+
+#define IN(real, wrap, bytes, type)                                           \
+target_ulong real(CPUX86State *env, uint32_t port);                           \
+target_ulong wrap(CPUX86State *env, uint32_t port);                           \
+target_ulong wrap(CPUX86State *env, uint32_t port)                            \
+{                                                                             \
+    target_ulong data = real(env, port);                                      \
+                                                                              \
+    stream_port(env, port, bytes, false, (type)data, GETPC());                \
+    return data;                                                              \
+}
+
+OUT(__real_helper_outb, __wrap_helper_outb, 1, uint8_t)
+OUT(__real_helper_outw, __wrap_helper_outw, 2, uint16_t)
+OUT(__real_helper_outl, __wrap_helper_outl, 4, uint32_t)
+IN(__real_helper_inb, __wrap_helper_inb, 1, uint8_t)
+IN(__real_helper_inw, __wrap_helper_inw, 2, uint16_t)
+IN(__real_helper_inl, __wrap_helper_inl, 4, uint32_t)

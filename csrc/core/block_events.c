@@ -11,6 +11,7 @@
 #include "core/counter.h"
 #include "core/emit.h"
 #include "core/listeners.h"
+#include "core/limit.h"
 #include "core/python.h"
 #include "exec/exec-all.h"
 #include "exec/plugin-gen.h"
@@ -267,6 +268,7 @@ static void block_start(CPUArchState *env, void *opaque)
         && !invalidated && wants_invalidation(cs, ra)) {
         invalidated = true;
         panda_live_ask(true);
+        panda_limit_retract();
         tb_phys_invalidate(block->tb, -1);
         v->unwinding = true;
         cpu_restore_state(cs, ra);
@@ -407,6 +409,7 @@ bool __wrap_plugin_gen_tb_start(CPUState *cs, const DisasContextBase *db)
         && !(cflags & CF_MEMI_ONLY)) {
         panda_emit_store_u64(&panda_vcpu.block_pc, db->pc_first);
     }
+    panda_limit_block_start(db);
     if (cflags & PANDA_CF_MEM) {
         panda_mem_block_start(db);
     }

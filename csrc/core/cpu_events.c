@@ -6,6 +6,7 @@
  */
 #include "core/internal.h"
 #include "core/machine.h"
+#include "core/bare.h"
 #include "core/block_events.h"
 #include "core/listeners.h"
 #include "core/stream.h"
@@ -33,6 +34,7 @@ int __wrap_cpu_exec(CPUState *cs)
 
     RCU_READ_LOCK_GUARD();
     panda_block_finish_early(cs);
+    panda_bare_cpu_left(cs, result);
     return result;
 }
 
@@ -130,6 +132,27 @@ static void cpu_exec_exit(CPUState *cs)
     }
 }
 
+/* The big lock is held. */
+static bool cpu_exec_interrupt(CPUState *cs, int request)
+{
+    bool streamed = panda_streamed_kinds & BIT(PANDA_STREAM_EXCEPTION);
+    uint64_t pc = 0;
+    bool kernel = false;
+    bool taken;
+
+    /* While the registers are still those of the code that is left. */
+    panda_block_finish_early(cs);
+    if (streamed) {
+        pc = panda_arch_get_pc(cs);
+        kernel = panda_arch_in_kernel(cs);
+    }
+    taken = real_ops->cpu_exec_interrupt(cs, request);
+    if (taken && streamed) {
+        panda_stream_exception(pc, kernel, request, true);
+    }
+    return taken;
+}
+
 /* ---- unwinding ---- */
 
 static void restore_state_to_opc(CPUState *cs, const TranslationBlock *tb,
@@ -165,13 +188,17 @@ bool __real_tcg_exec_realizefn(CPUState *cs, Error **errp);
 bool __wrap_tcg_exec_realizefn(CPUState *cs, Error **errp);
 bool __wrap_tcg_exec_realizefn(CPUState *cs, Error **errp)
 {
-    /* The table belongs to the class; ours differs in three functions. */
+    /* The table belongs to the class; ours differs in some functions. */
     if (cs->cc->tcg_ops != &our_ops) {
         real_ops = cs->cc->tcg_ops;
         our_ops = *real_ops;
         our_ops.restore_state_to_opc = restore_state_to_opc;
         our_ops.cpu_exec_enter = cpu_exec_enter;
         our_ops.cpu_exec_exit = cpu_exec_exit;
+        if (real_ops->cpu_exec_interrupt) {
+            our_ops.cpu_exec_interrupt = cpu_exec_interrupt;
+        }
+        panda_bare_install(&our_ops);
         cs->cc->tcg_ops = &our_ops;
     }
     return __real_tcg_exec_realizefn(cs, errp);
@@ -194,6 +221,7 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
 {
     bool veto = false;
     PandaCallback *c;
+    uint64_t pc;
 
     if (!panda_in_vcpu_thread()) {
         return false;
@@ -205,7 +233,8 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
         }
         return false;
     }
-    panda_event_enter(cs, PANDA_PLACE_HELPER, panda_helper_pc(cs, ra), ra);
+    pc = panda_helper_pc(cs, ra);
+    panda_event_enter(cs, PANDA_PLACE_HELPER, pc, ra);
     PANDA_FOR_EACH(c, PANDA_CB_ASID_CHANGED) {
         veto |= PANDA_CALL(c, asid_changed, &panda_vcpu.pub, old_value,
                            new_value);
@@ -213,7 +242,7 @@ bool panda_raise_asid_changed(CPUState *cs, uint64_t old_value,
     panda_event_leave(cs);
     if (!veto) {
         if (panda_streamed_kinds & BIT(PANDA_STREAM_ASID)) {
-            panda_stream_asid(cs, pc, old_value, new_value);
+            panda_stream_asid(pc, old_value, new_value);
         }
         if (panda_asid_watched) {
             panda_live_asid(new_value);

@@ -10,6 +10,7 @@
  */
 #include "core/internal.h"
 #include "core/machine.h"
+#include "core/stream.h"
 #include "exec/exec-all.h"
 #include "exec/memory.h"
 #include "qemu/bswap.h"
@@ -30,12 +31,18 @@ static struct {
     bool below;
 } made;
 
+static bool is_streamed(void)
+{
+    return panda_streamed_kinds & BIT(PANDA_STREAM_IO);
+}
+
 static bool wanted_any(void)
 {
     return panda_wanted(PANDA_CB_MMIO_AFTER_READ)
         || panda_wanted(PANDA_CB_MMIO_BEFORE_WRITE)
         || panda_wanted(PANDA_CB_UNASSIGNED_IO_READ)
-        || panda_wanted(PANDA_CB_UNASSIGNED_IO_WRITE);
+        || panda_wanted(PANDA_CB_UNASSIGNED_IO_WRITE)
+        || is_streamed();
 }
 
 MemoryRegionSection *__real_iotlb_to_section(CPUState *cs, hwaddr index,
@@ -132,6 +139,18 @@ static void mmio_before_write(hwaddr paddr, hwaddr vaddr, uint64_t *value,
     *value = reorder(truncate_to(seen, op), op);
 }
 
+/* A record of a part, if there is a stream of them. */
+static void stream(hwaddr paddr, MemOp op, bool write, uint64_t value)
+{
+    CPUState *cs = panda_vcpu.cs;
+
+    if (is_streamed()) {
+        panda_stream_io(panda_helper_pc(cs, cs->mem_io_pc), false, paddr,
+                        memop_size(op), write,
+                        reorder(truncate_to(value, op), op));
+    }
+}
+
 static bool unassigned_io_read(hwaddr addr, uint64_t *value, MemOp op)
 {
     bool handled = false;
@@ -218,6 +237,7 @@ MemTxResult __wrap_memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr,
         if (panda_wanted(PANDA_CB_MMIO_AFTER_READ)) {
             mmio_after_read(paddr, vaddr, value, op);
         }
+        stream(paddr, op, false, *value);
     }
     return result;
 }
@@ -242,6 +262,7 @@ MemTxResult __wrap_memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr,
         if (panda_wanted(PANDA_CB_MMIO_BEFORE_WRITE)) {
             mmio_before_write(paddr, vaddr, &value, op);
         }
+        stream(paddr, op, true, value);
         made.below = true;
     }
     result = __real_memory_region_dispatch_write(mr, addr, value, op, attrs);

@@ -7,6 +7,7 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/stream.h"
 #include "exec/cpu-common.h"
 #include "system/replay.h"
 
@@ -56,6 +57,10 @@ bool __wrap_replay_exception(void)
             return false;
         }
         cs->exception_index = wanted;
+    }
+    if (panda_streamed_kinds & BIT(PANDA_STREAM_EXCEPTION)) {
+        panda_stream_exception(panda_arch_get_pc(cs), panda_arch_in_kernel(cs),
+                               cs->exception_index, false);
     }
     return __real_replay_exception();
 }

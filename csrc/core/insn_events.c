@@ -8,6 +8,7 @@
 #include "core/emit.h"
 #include "core/hypercall.h"
 #include "core/listeners.h"
+#include "core/limit.h"
 #include "core/python.h"
 #include "exec/exec-all.h"
 #include "exec/plugin-gen.h"
@@ -138,6 +139,7 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
 
         g_array_append_val(block->insns, offset);
     }
+    panda_limit_insn_start(db);
     if (cflags & PANDA_CF_MEM) {
         panda_mem_insn_start(pc, block->kernel);
     }

@@ -268,8 +268,10 @@ void *panda_look_up_tlb(CPUState *cs, uint64_t addr);
 #define PANDA_CF_LOAD  0x00100000u
 #define PANDA_CF_INSN  0x00200000u
 #define PANDA_CF_STORE 0x00400000u
+#define PANDA_CF_LIMIT 0x00800000u
 #define PANDA_CF_MEM   (PANDA_CF_LOAD | PANDA_CF_STORE)
-#define PANDA_CF_ALL   (PANDA_CF_BLOCK | PANDA_CF_MEM | PANDA_CF_INSN)
+#define PANDA_CF_ALL                                                          \
+    (PANDA_CF_BLOCK | PANDA_CF_MEM | PANDA_CF_INSN | PANDA_CF_LIMIT)
 
 /* Make the CPU use the variants the enabled callbacks need. */
 void panda_variants_update(void);

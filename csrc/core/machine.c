@@ -241,7 +241,7 @@ void __wrap_machine_run_board_init(MachineState *machine,
 
 /* ---- running ---- */
 
-static void request_stop(int reason)
+void panda_request_stop(int reason)
 {
     if (qatomic_cmpxchg(&stop_reason, -1, reason) == -1) {
         qemu_notify_event();
@@ -250,12 +250,12 @@ static void request_stop(int reason)
 
 void panda_stop_run(void)
 {
-    request_stop(PANDA_RUN_STOPPED);
+    panda_request_stop(PANDA_RUN_STOPPED);
 }
 
 static void on_wakeup(void *opaque)
 {
-    request_stop(PANDA_RUN_SIGNAL);
+    panda_request_stop(PANDA_RUN_SIGNAL);
 }
 
 int panda_watch_wakeup_fd(int fd)
@@ -395,6 +395,7 @@ int panda_run(void)
     }
     if (!run_goes_on) {
         qatomic_set(&stop_reason, -1);
+        panda_bare_run_begins();
         panda_set_callback_gate(false);
         panda_main_queue_open(true);
     }

@@ -11,6 +11,12 @@
 /* Is panda_run() active? */
 bool panda_in_run(void);
 
+/* Make panda_run() return that PandaRunResult, if nothing else has yet. */
+void panda_request_stop(int reason);
+
+/* A run begins: there was no fault yet (bare.c). */
+void panda_bare_run_begins(void);
+
 /* Serve the calls other threads asked for (main_queue.c). */
 void panda_main_queue_serve(void);
 /* While closed, calls are refused and those that wait are sent away. */

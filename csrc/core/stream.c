@@ -8,6 +8,7 @@
 #include "core/guest_clock.h"
 #include "core/machine.h"
 #include "core/stream.h"
+#include "qemu/main-loop.h"
 
 /* How often a guest that waits looks whether it has to do something else. */
 #define LOOK_UP_MS 10
@@ -93,7 +94,8 @@ static bool has_to_go(PandaStream *s)
 {
     CPUState *cs = panda_vcpu.cs;
 
-    return s->stopped || panda_dead() || qatomic_read(&cs->stop)
+    /* With the big lock it must not wait for anybody. */
+    return s->stopped || panda_dead() || bql_locked() || qatomic_read(&cs->stop)
         || qatomic_read(&cs->exit_request)
         || qatomic_read(&panda_gate_closed);
 }
@@ -167,6 +169,10 @@ static bool check_spec(const PandaStreamSpec *spec)
         [PANDA_STREAM_EXCEPTION] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
             | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_NUMBER)
             | BIT(PANDA_FIELD_INTERRUPT),
+        [PANDA_STREAM_IO] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
+            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_ADDR)
+            | BIT(PANDA_FIELD_SIZE) | BIT(PANDA_FIELD_VALUE)
+            | BIT(PANDA_FIELD_WRITE) | BIT(PANDA_FIELD_PORT),
     };
 
     if (spec->kind >= PANDA_STREAM_KINDS) {

@@ -213,8 +213,7 @@ static void put_event(PandaStreamKind kind, uint64_t pc, uint64_t *all)
     }
 }
 
-void panda_stream_asid(CPUState *cs, uint64_t pc, uint64_t old_value,
-                       uint64_t new_value)
+void panda_stream_asid(uint64_t pc, uint64_t old_value, uint64_t new_value)
 {
     uint64_t all[PANDA_STREAM_FIELDS] = {
         [PANDA_FIELD_PC] = pc,
@@ -225,15 +224,31 @@ void panda_stream_asid(CPUState *cs, uint64_t pc, uint64_t old_value,
     put_event(PANDA_STREAM_ASID, pc, all);
 }
 
-void panda_stream_exception(CPUState *cs, uint64_t number, bool interrupt)
+void panda_stream_exception(uint64_t pc, bool kernel, uint64_t number,
+                            bool interrupt)
 {
-    uint64_t pc = panda_arch_get_pc(cs);
     uint64_t all[PANDA_STREAM_FIELDS] = {
         [PANDA_FIELD_PC] = pc,
-        [PANDA_FIELD_KERNEL] = panda_arch_in_kernel(cs),
+        [PANDA_FIELD_KERNEL] = kernel,
         [PANDA_FIELD_NUMBER] = number,
         [PANDA_FIELD_INTERRUPT] = interrupt,
     };
 
     put_event(PANDA_STREAM_EXCEPTION, pc, all);
+}
+
+void panda_stream_io(uint64_t pc, bool port, uint64_t addr, unsigned size,
+                     bool write, uint64_t value)
+{
+    uint64_t all[PANDA_STREAM_FIELDS] = {
+        [PANDA_FIELD_PC] = pc,
+        [PANDA_FIELD_KERNEL] = panda_arch_in_kernel(panda_vcpu.cs),
+        [PANDA_FIELD_ADDR] = addr,
+        [PANDA_FIELD_SIZE] = size,
+        [PANDA_FIELD_VALUE] = value,
+        [PANDA_FIELD_WRITE] = write,
+        [PANDA_FIELD_PORT] = port,
+    };
+
+    put_event(PANDA_STREAM_IO, pc, all);
 }

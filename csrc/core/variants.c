@@ -9,6 +9,7 @@
  */
 #include "core/internal.h"
 #include "core/listeners.h"
+#include "core/limit.h"
 #include "core/machine.h"
 #include "exec/exec-all.h"
 #include "exec/translation-block.h"
@@ -113,6 +114,9 @@ void panda_variants_update(void)
     if (memcb || any_wanted(store_kinds, ARRAY_SIZE(store_kinds))
         || (points & STORE_POINTS)) {
         bits |= PANDA_CF_STORE;
+    }
+    if (panda_limit_active()) {
+        bits |= PANDA_CF_LIMIT;
     }
     if (chaining_off) {
         bits |= CHAINING_OFF;

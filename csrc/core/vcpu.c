@@ -12,6 +12,7 @@
 #include "core/block_events.h"
 #include "core/guest_clock.h"
 #include "core/listeners.h"
+#include "core/limit.h"
 #include "exec/exec-all.h"
 #include "exec/cpu-common.h"
 #include "exec/tb-flush.h"
@@ -125,6 +126,9 @@ static void serve_requests(CPUState *cs, PandaPlace place)
         break;
     }
 
+    if (place >= PANDA_PLACE_BLOCK_START && place <= PANDA_PLACE_INSN) {
+        panda_limit_retract();
+    }
     panda_block_left();
     if (place != PANDA_PLACE_BLOCK_END) {
         /* Lazily kept state and the instruction count, as of here. */
@@ -134,7 +138,10 @@ static void serve_requests(CPUState *cs, PandaPlace place)
     }
     v->uncounted = false;
     panda_arch_apply_pending(cs);
-    panda_arch_set_pc(cs, pc);
+    if ((requests & PANDA_REQUEST_SET_PC) || panda_arch_get_pc(cs) != pc) {
+        /* Not else: a MIPS CPU in a delay slot would forget its branch. */
+        panda_arch_set_pc(cs, pc);
+    }
     cpu_loop_exit_noexc(cs);
 }
 

@@ -6,6 +6,24 @@ from __future__ import annotations
 from enum import IntEnum
 
 
+class PandaFaultKind(IntEnum):
+    """What the guest could not do.
+
+    Members:
+        NONE: There was no fault.
+        FETCH: The pc is where there is no memory.
+        READ: It read where there is no memory.
+        WRITE: It wrote where there is no memory.
+        EXCEPTION: An exception for which it has set up no handler.
+    """
+
+    NONE = 0
+    FETCH = 1
+    READ = 2
+    WRITE = 3
+    EXCEPTION = 4
+
+
 class panda_cb_type(IntEnum):
     """The kinds of callbacks.
 
@@ -65,6 +83,27 @@ class panda_cb_type(IntEnum):
     START_BLOCK_EXEC = 49
     END_BLOCK_EXEC = 50
     LAST = 51
+
+
+class PandaValue(IntEnum):
+    """What panda_read_values() can read, besides general registers.
+
+    Numbers below 256 are general registers in the architecture's own order, as in
+    panda.arch.registers of the Python package.
+
+    Members:
+        PC: Program counter, as panda_current_pc().
+        SP: Stack pointer.
+        ASID: Address space identifier, as panda_current_asid().
+        IN_KERNEL: 1 at the kernel's privilege level, else 0.
+        STACK: Plus n: word n of the stack, counted upward from the stack pointer.
+    """
+
+    PC = 256
+    SP = 257
+    ASID = 258
+    IN_KERNEL = 259
+    STACK = 1024
 
 
 class PandaMode(IntEnum):
@@ -136,6 +175,10 @@ class PandaRunResult(IntEnum):
         GUEST_RESET: The guest asked for a reset and -no-reboot was given.
         SIGNAL: A byte arrived at the wakeup descriptor: a signal.
         FATAL: QEMU called exit() or abort(); see panda_last_error().
+        ADDRESS: An address of the limit was reached, see panda_set_limit().
+        COUNT: The instructions of the limit were executed.
+        GUEST_FAULT: Machines without devices: see panda_last_fault().
+        HALTED: Machines without devices: the CPU waits for an interrupt.
     """
 
     STOPPED = 0
@@ -144,6 +187,10 @@ class PandaRunResult(IntEnum):
     GUEST_RESET = 3
     SIGNAL = 4
     FATAL = 5
+    ADDRESS = 6
+    COUNT = 7
+    GUEST_FAULT = 8
+    HALTED = 9
 
 
 class PandaMachineState(IntEnum):
@@ -176,6 +223,7 @@ class PandaStreamKind(IntEnum):
         MEM: Memory accesses that were made: pc, asid, kernel, addr, size, value, write.
         ASID: Changes of the address space: pc, old, new.
         EXCEPTION: Exceptions and interrupts: pc, asid, kernel, number, interrupt.
+        IO: Accesses of devices: pc, asid, kernel, addr, size, value, write, port.
     """
 
     BLOCK = 0
@@ -184,7 +232,8 @@ class PandaStreamKind(IntEnum):
     MEM = 3
     ASID = 4
     EXCEPTION = 5
-    KINDS = 6
+    IO = 6
+    KINDS = 7
 
 
 class PandaStreamField(IntEnum):
@@ -205,6 +254,7 @@ class PandaStreamField(IntEnum):
         FIELD_NEW: Address space that is entered.
         FIELD_NUMBER: QEMU's number of the exception; of an interrupt the requests pending.
         FIELD_INTERRUPT: 1: an interrupt; 0: an exception.
+        FIELD_PORT: 1: addr is that of an x86 port; 0: it is a physical address.
     """
 
     FIELD_PC = 0
@@ -221,4 +271,5 @@ class PandaStreamField(IntEnum):
     FIELD_NEW = 11
     FIELD_NUMBER = 12
     FIELD_INTERRUPT = 13
-    STREAM_FIELDS = 14
+    FIELD_PORT = 14
+    STREAM_FIELDS = 15

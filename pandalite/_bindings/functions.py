@@ -18,6 +18,7 @@ from ctypes import (
     c_int64,
     c_size_t,
     c_uint,
+    c_uint16,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -31,10 +32,12 @@ from .structs import (
     PandaCoveredBlock,
     PandaCoveredEdge,
     PandaCPU,
+    PandaFault,
     PandaFilter,
     PandaLayoutEntry,
     PandaPythonApi,
     PandaPythonCallback,
+    PandaPythonReadApi,
     PandaStreamSpec,
     PandaStreamStats,
     PandaTB,
@@ -69,6 +72,9 @@ FN_panda_run_in_main_loop_fn = CFUNCTYPE(None, c_void_p)
 
 #: Function -> (result type, argument types).
 PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "panda_machine_is_bare": (c_bool, ()),
+    "panda_last_fault": (c_int, (POINTER(PandaFault),)),
+    "panda_exception_name": (c_char_p, (c_int,)),
     "panda_get_cpu": (POINTER(PandaCPU), ()),
     "panda_get_tb": (POINTER(PandaTB), ()),
     "panda_get_mem_buf": (c_void_p, ()),
@@ -88,6 +94,15 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_disable_tb_chaining": (None, ()),
     "panda_enable_memcb": (None, ()),
     "panda_disable_memcb": (None, ()),
+    "panda_read_values": (
+        c_int,
+        (POINTER(PandaCPU), POINTER(c_uint16), c_uint32, POINTER(c_uint64)),
+    ),
+    "panda_read_pointers": (
+        c_int64,
+        (POINTER(PandaCPU), c_uint64, c_uint32, c_bool, POINTER(c_uint64)),
+    ),
+    "panda_word_size": (c_uint32, (POINTER(PandaCPU),)),
     "panda_set_filter": (c_int, (c_void_p, POINTER(PandaFilter))),
     "panda_flag_new": (c_uint32, (c_bool,)),
     "panda_flag_set": (None, (c_uint32, c_bool)),
@@ -104,6 +119,9 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_coverage_close": (None, (c_void_p, c_bool)),
     "panda_last_error": (c_char_p, ()),
     "panda_env_layout": (POINTER(PandaLayoutEntry), (POINTER(c_size_t),)),
+    "panda_set_limit": (c_int, (c_uint64, POINTER(c_uint64), c_uint32)),
+    "panda_clear_limit": (c_int, ()),
+    "panda_limit_executed": (c_uint64, ()),
     "panda_set_vcpu_entry": (None, (FN_panda_set_vcpu_entry_entry,)),
     "panda_vcpu_thread_main": (None, ()),
     "panda_version": (c_char_p, ()),
@@ -145,6 +163,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_python_supports": (c_bool, (c_uint,)),
     "panda_register_python_callback": (c_int, (c_void_p, c_uint, POINTER(PandaPythonCallback))),
     "panda_python_make_peek": (c_void_p, ()),
+    "panda_python_set_read_api": (None, (POINTER(PandaPythonReadApi),)),
+    "panda_python_make_values": (c_void_p, ()),
+    "panda_python_make_pointers": (c_void_p, ()),
+    "panda_python_make_text": (c_void_p, ()),
     "panda_current_pc": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_sp": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_ksp": (c_uint64, (POINTER(PandaCPU),)),
@@ -172,7 +194,11 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_flag_set",
         "panda_flag_get",
         "panda_env_layout",
+        "panda_limit_executed",
         "panda_python_make_peek",
+        "panda_python_make_values",
+        "panda_python_make_pointers",
+        "panda_python_make_text",
         "panda_current_pc",
         "panda_current_sp",
         "panda_current_asid",
@@ -217,12 +243,42 @@ class NonblockingLibrary(Protocol):
         Never blocks.
         """
 
+    def panda_limit_executed(self) -> int:
+        """Instructions executed since the limit was set.
+
+        Never blocks.
+        """
+
     def panda_python_make_peek(self) -> int | None:
         """Make a Python function peek(address, length); a new reference.
 
         It reads guest memory that the running CPU's TLB leads to and returns a bytes object; None
         if the TLB does not lead to all of it or the arguments are wrong, in which case
         panda_virtual_memory_read() tells more. To be called on the CPU thread, in a callback.
+
+        Never blocks.
+        """
+
+    def panda_python_make_values(self) -> int | None:
+        """Make a Python function values(what), or values(what, n, max_length).
+
+        what is a bytes object of 16-bit numbers, PandaValue, in host order; the result a list of
+        ints. With n the list has one element more: the bytes of the string value n points to, at
+        most max_length, or None.
+
+        Never blocks.
+        """
+
+    def panda_python_make_pointers(self) -> int | None:
+        """Make a Python function pointers(address, n, until_null), a list of ints.
+
+        Never blocks.
+        """
+
+    def panda_python_make_text(self) -> int | None:
+        """Make a Python function text(address, max_length).
+
+        Returns the bytes before the first NUL, at most max_length.
 
         Never blocks.
         """
@@ -285,6 +341,19 @@ class NonblockingLibrary(Protocol):
 
 class Library(NonblockingLibrary, Protocol):
     """The functions of a core library."""
+
+    def panda_machine_is_bare(self) -> bool:
+        """Whether the machine is one without devices (-M configurable)."""
+
+    def panda_last_fault(
+        self,
+        out: PandaFault | Array[PandaFault] | _Pointer[PandaFault] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The fault that ended the last run; its kind is 0 if none did."""
+
+    def panda_exception_name(self, number: int, /) -> bytes | None:
+        """Name of a guest exception by QEMU's number; NULL if it has none."""
 
     def panda_get_cpu(self) -> _Pointer[PandaCPU]:
         """The first virtual CPU.
@@ -372,6 +441,44 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_disable_memcb(self) -> None:
         """Undo panda_enable_memcb()."""
+
+    def panda_read_values(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        what: c_uint16 | Array[c_uint16] | _Pointer[c_uint16] | _CArgObject | None,
+        n: int,
+        out: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Read n values into out, as the CPU has them at this moment.
+
+        Words of the stack have the guest's size and byte order. PANDA_ERR_MEMORY if one of them
+        cannot be read, PANDA_ERR_ARGUMENT for a number that stands for nothing; out is then not
+        complete.
+        """
+
+    def panda_read_pointers(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        addr: int,
+        n: int,
+        until_null: bool,
+        out: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Read up to n pointers, of the guest's size and byte order, that lie in a row.
+
+        With until_null the first that is 0 ends the list and is not part of it. Returns how many
+        there are, fewer than n also where memory that is not mapped follows; PANDA_ERR_MEMORY if
+        not even the first can be read.
+        """
+
+    def panda_word_size(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Bytes in a register and a word of the stack in the CPU's present mode."""
 
     def panda_set_filter(
         self,
@@ -472,6 +579,27 @@ class Library(NonblockingLibrary, Protocol):
         Holds QEMU's own words where QEMU refused something. Valid until the next API call of the
         same thread; the empty string if nothing failed.
         """
+
+    def panda_set_limit(
+        self,
+        count: int,
+        addresses: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """Let the next panda_run() end before an instruction is executed.
+
+        It returns PANDA_RUN_ADDRESS before one at one of the n addresses, but for the first
+        instruction of the run, and PANDA_RUN_COUNT when count have been executed (all ones: no such
+        limit). The counter begins at 0. An instruction that faults and is executed again, as an
+        operating system makes it, may count each time. To be called while nothing runs, by the
+        thread of panda_run().
+
+        PANDA_ERR_ARGUMENT for more than PANDA_LIMIT_ADDRESSES addresses.
+        """
+
+    def panda_clear_limit(self) -> int:
+        """Take the limit away."""
 
     def panda_set_vcpu_entry(self, entry: CFuncPtr | None, /) -> None:
         """Set the function the CPU thread is started through.
@@ -714,6 +842,17 @@ class Library(NonblockingLibrary, Protocol):
         Enabled, disabled and removed by its owner: panda_enable_plugin(), panda_disable_plugin(),
         panda_unregister_callbacks(). PANDA_ERR_UNSUPPORTED if panda_python_supports() says no.
         """
+
+    def panda_python_set_read_api(
+        self,
+        api: PandaPythonReadApi
+        | Array[PandaPythonReadApi]
+        | _Pointer[PandaPythonReadApi]
+        | _CArgObject
+        | None,
+        /,
+    ) -> None:
+        """Give the library CPython's functions; they stay for good."""
 
     def panda_current_ksp(
         self,

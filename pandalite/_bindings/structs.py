@@ -13,6 +13,37 @@ if TYPE_CHECKING:
     from ctypes import _Pointer
 
 
+class PandaFault(Structure):
+    """A fault that ended a run.
+
+    Fields:
+        kind: A PandaFaultKind.
+        exception: QEMU's number of the exception; -1 for the other kinds.
+        pc: Address of the instruction.
+        address: Virtual address it accessed; of an exception, where its handler is.
+        physical: Physical address it accessed; 0 of an exception.
+        size: Bytes it accessed; 0 of an exception.
+    """
+
+    kind: int
+    exception: int
+    pc: int
+    address: int
+    physical: int
+    size: int
+    reserved: int
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("exception", c_int32),
+        ("pc", c_uint64),
+        ("address", c_uint64),
+        ("physical", c_uint64),
+        ("size", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
 class PandaCPU(Structure):
     """A virtual CPU, as callbacks see it.
 
@@ -141,9 +172,7 @@ class PandaCounter(Structure):
 
     value: int
 
-    _fields_ = (
-        ("value", c_uint64),
-    )
+    _fields_ = (("value", c_uint64),)
 
 
 class PandaCoveredBlock(Structure):
@@ -274,6 +303,44 @@ class PandaPythonCallback(Structure):
         ("cpu", c_void_p),
         ("tb", c_void_p),
         ("buf", c_void_p),
+    )
+
+
+class PandaPythonReadApi(Structure):
+    """Addresses of CPython's functions of the same names; all are needed.
+
+    Fields:
+        none: The object None.
+    """
+
+    PyBytes_AsString: int | None
+    PyBytes_FromStringAndSize: int | None
+    PyBytes_Size: int | None
+    PyCFunction_NewEx: int | None
+    PyErr_Clear: int | None
+    PyErr_Occurred: int | None
+    PyList_New: int | None
+    PyList_SetItem: int | None
+    PyLong_AsUnsignedLongLongMask: int | None
+    PyLong_FromUnsignedLongLong: int | None
+    Py_DecRef: int | None
+    Py_IncRef: int | None
+    none: int | None
+
+    _fields_ = (
+        ("PyBytes_AsString", c_void_p),
+        ("PyBytes_FromStringAndSize", c_void_p),
+        ("PyBytes_Size", c_void_p),
+        ("PyCFunction_NewEx", c_void_p),
+        ("PyErr_Clear", c_void_p),
+        ("PyErr_Occurred", c_void_p),
+        ("PyList_New", c_void_p),
+        ("PyList_SetItem", c_void_p),
+        ("PyLong_AsUnsignedLongLongMask", c_void_p),
+        ("PyLong_FromUnsignedLongLong", c_void_p),
+        ("Py_DecRef", c_void_p),
+        ("Py_IncRef", c_void_p),
+        ("none", c_void_p),
     )
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from .base import PandaArch, Register, numbered
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pandalite._bindings.structs import PandaCPU
 
     from .base import ArchHost
@@ -134,6 +136,24 @@ class Aarch64Arch(PandaArch):
         if self._is_narrow(cpu):
             return self.arm32.get_arg(cpu, idx, _narrow(convention))
         return super().get_arg(cpu, idx, convention)
+
+    def get_args(self, cpu: PandaCPU, num: int, convention: str = "default") -> list[int]:
+        """Return the first arguments of a function; see :meth:`PandaArch.get_args`."""
+        if self._is_narrow(cpu):
+            return self.arm32.get_args(cpu, num, _narrow(convention))
+        return super().get_args(cpu, num, convention)
+
+    def argument_places(self, cpu: PandaCPU, num: int, convention: str = "default") -> bytes:
+        """Return where arguments are; see :meth:`PandaArch.argument_places`."""
+        if self._is_narrow(cpu):
+            return self.arm32.argument_places(cpu, num, _narrow(convention))
+        return super().argument_places(cpu, num, convention)
+
+    def get_regs(self, cpu: PandaCPU, regs: Sequence[Register]) -> list[Any]:
+        """Return the values of several registers; see :meth:`PandaArch.get_regs`."""
+        if self._is_narrow(cpu):
+            return self.arm32.get_regs(cpu, regs)
+        return super().get_regs(cpu, regs)
 
     def set_arg(
         self, cpu: PandaCPU, idx: int, val: int | bytes, convention: str = "default"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from ctypes import Array, c_uint8
 from difflib import get_close_matches
@@ -19,7 +20,7 @@ from typing import (
     cast,
 )
 
-from pandalite._bindings.enums import PandaStatus
+from pandalite._bindings.enums import PandaStatus, PandaValue
 from pandalite.errors import GuestCoreError, GuestMemoryError, PandaError, StateError
 from pandalite.telescope import telescope
 from pandalite.utils import warn
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from pandalite._bindings.loader import CoreLibrary
     from pandalite._bindings.structs import PandaCPU
 
-__all__ = ["ArchHost", "PandaArch", "Register", "SubRegister", "numbered"]
+__all__ = ["ArchHost", "PandaArch", "Register", "SubRegister", "numbered", "pack_places"]
 
 #: What a register may be named by.
 Register = Union[str, int]
@@ -151,6 +152,11 @@ class PandaArch:
         #: The guest's general registers, in this process's memory.
         self._file: MutableSequence[int] = _UNBOUND
         self._core: dict[str, tuple[int, int]] | None = None
+        #: Reads several values at once; see :mod:`pandalite.compound`.
+        self.read_values: Callable[[bytes], list[int] | None] = _read_one_by_one
+        self._places: dict[tuple[Any, Any], bytes] = {}
+        #: Registers asked for together: their values' numbers, or None.
+        self._groups: dict[tuple[Register, ...], bytes | None] = {}
 
     # ---- the register file ----
 
@@ -396,8 +402,67 @@ class PandaArch:
             self.set_reg(cpu, location, val)
 
     def get_args(self, cpu: PandaCPU, num: int, convention: str = "default") -> list[int]:
-        """Return the first ``num`` arguments of a function, at its entry."""
-        return [self.get_arg(cpu, idx, convention) for idx in range(num)]
+        """Return the first ``num`` arguments of a function, at its entry.
+
+        All of them are read in one call of the core (C: ``panda_read_values``).
+
+        Raises:
+            NotImplementedError, ValueError: as :meth:`get_arg`.
+        """
+        places = self._places.get((num, convention))
+        if places is None:
+            places = self.argument_places(cpu, num, convention)
+        found = self.read_values(places)
+        if found is None:
+            # One by one: what cannot be read is named.
+            return [self.get_arg(cpu, idx, convention) for idx in range(num)]
+        return found
+
+    def argument_places(self, cpu: PandaCPU, num: int, convention: str = "default") -> bytes:
+        """Return where the first ``num`` arguments are, as ``panda_read_values`` takes it.
+
+        Raises:
+            NotImplementedError: as :meth:`get_arg`.
+        """
+        places = self._places.get((num, convention))
+        if places is None:
+            numbers = []
+            for idx in range(num):
+                location = self._location(idx, convention)
+                slot = _stack_slot(location)
+                numbers.append(
+                    self._numbers[location] if slot is None else PandaValue.STACK + slot + 1
+                )
+            places = self._places[(num, convention)] = pack_places(numbers)
+        return places
+
+    def get_regs(self, cpu: PandaCPU, regs: Sequence[Register]) -> list[Any]:
+        """Return the values of several registers; names and numbers as in :meth:`get_reg`.
+
+        General registers and ``"PC"`` are read in one call of the core (C:
+        ``panda_read_values``); with others among them, one after the other.
+
+        Raises:
+            ValueError: if there is no such register.
+        """
+        key = tuple(regs)
+        if key not in self._groups:
+            self._groups[key] = self._group(key)
+        places = self._groups[key]
+        found = None if places is None else self.read_values(places)
+        return [self.get_reg(cpu, reg) for reg in regs] if found is None else found
+
+    def _group(self, regs: tuple[Register, ...]) -> bytes | None:
+        numbers: list[int] = []
+        for reg in regs:
+            name, number = self._resolve(reg)
+            if name == "PC" or (number is not None and number == self.reg_pc):
+                numbers.append(PandaValue.PC)
+            elif number is not None:
+                numbers.append(number)
+            else:
+                return None
+        return pack_places(numbers)
 
     def get_retval(self, cpu: PandaCPU, convention: str = "default") -> int:
         """Return what a function returned.
@@ -539,6 +604,17 @@ class PandaArch:
         """Print registers and stack."""
         self.dump_regs(cpu)
         self.dump_stack(cpu)
+
+
+def pack_places(numbers: Iterable[int]) -> bytes:
+    """Return numbers of values as the core takes them: 16 bits each, host order."""
+    found = list(numbers)
+    return struct.pack(f"={len(found)}H", *found)
+
+
+def _read_one_by_one(places: bytes) -> list[int] | None:
+    """Stands for the core's compound read where there is none."""
+    return None
 
 
 def numbered(names: Iterable[str]) -> Mapping[str, int]:

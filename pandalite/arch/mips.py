@@ -43,9 +43,11 @@ class MipsArch(PandaArch):
     )
     call_conventions = MappingProxyType(
         {
-            "default": ("A0", "A1", "A2", "A3"),
-            "mips": ("A0", "A1", "A2", "A3"),
-            "linux_kernel": ("A0", "A1", "A2", "A3"),
+            # The caller leaves room for the four that are in registers.
+            **dict.fromkeys(
+                ("default", "mips", "linux_kernel"),
+                ("A0", "A1", "A2", "A3", *(f"stack_{n}" for n in range(3, 19))),
+            ),
             "syscall": (
                 *("V0", "A0", "A1", "A2", "A3"),
                 *("stack_3", "stack_4", "stack_5", "stack_6"),
@@ -85,7 +87,7 @@ class Mips64Arch(MipsArch):
     aliases = MappingProxyType({"R30": "S8", "FP": "S8"})
     call_conventions = MappingProxyType(
         {
-            **MipsArch.call_conventions,
+            **dict.fromkeys(("default", "mips", "linux_kernel"), ("A0", "A1", "A2", "A3")),
             "syscall": ("V0", "A0", "A1", "A2", "A3", "A4", "A5"),
         }
     )

@@ -27,6 +27,14 @@ typedef enum PandaRunResult {
     PANDA_RUN_SIGNAL = 4,
     /** QEMU called exit() or abort(); see panda_last_error(). */
     PANDA_RUN_FATAL = 5,
+    /** An address of the limit was reached, see panda_set_limit(). */
+    PANDA_RUN_ADDRESS = 6,
+    /** The instructions of the limit were executed. */
+    PANDA_RUN_COUNT = 7,
+    /** Machines without devices: see panda_last_fault(). */
+    PANDA_RUN_GUEST_FAULT = 8,
+    /** Machines without devices: the CPU waits for an interrupt. */
+    PANDA_RUN_HALTED = 9,
 } PandaRunResult;
 
 /** State of the machine; the numbers are pandalite's own. */

@@ -26,7 +26,11 @@ typedef enum PandaStreamKind {
     PANDA_STREAM_ASID = 4,
     /** Exceptions and interrupts: pc, asid, kernel, number, interrupt. */
     PANDA_STREAM_EXCEPTION = 5,
-    PANDA_STREAM_KINDS = 6,
+    /**
+     * Accesses of devices: pc, asid, kernel, addr, size, value, write, port.
+     */
+    PANDA_STREAM_IO = 6,
+    PANDA_STREAM_KINDS = 7,
 } PandaStreamKind;
 
 /** Fields of records; each kind has some of them. */
@@ -59,7 +63,9 @@ typedef enum PandaStreamField {
     PANDA_FIELD_NUMBER = 12,
     /** 1: an interrupt; 0: an exception. */
     PANDA_FIELD_INTERRUPT = 13,
-    PANDA_STREAM_FIELDS = 14,
+    /** 1: addr is that of an x86 port; 0: it is a physical address. */
+    PANDA_FIELD_PORT = 14,
+    PANDA_STREAM_FIELDS = 15,
 } PandaStreamField;
 
 /** What a stream is to be. */
