@@ -64,6 +64,30 @@ def events(rounds: int) -> None:
     print(f"| shell loop | {statistics.median(ratios):.3f} ({spread}) |", flush=True)
 
 
+def filters(rounds: int) -> None:
+    """Filters that let nothing pass."""
+    print("\n| callback, filter that lets nothing pass | CPU time / without it |")
+    print("|---|---|")
+    for kind in ("before_block_exec", "virt_mem_after_read"):
+        for which in cases.FILTERS:
+            if which == "addr elsewhere" and kind == "before_block_exec":
+                continue
+            ratios = child("filtered_cost", kind, which, SIZES["shell loop"], rounds)
+            spread = f"{min(ratios):.3f}-{max(ratios):.3f}"
+            print(f"| {kind}, {which} | {statistics.median(ratios):.3f} ({spread}) |", flush=True)
+
+
+def listeners(rounds: int) -> None:
+    """Streams, counters and coverage."""
+    print("\n| stream, counter, coverage | CPU time / without it | ns per event |")
+    print("|---|---|---|")
+    for which in cases.LISTENERS:
+        r = child("listener_cost", which, SIZES["shell loop"], rounds)
+        each = f"{r['ns']:.1f} (best {r['least_ns']:.1f})" if "ns" in r else ""
+        spread = f"{r['least']:.3f}-{r['most']:.3f}"
+        print(f"| {which} | {r['ratio']:.3f} ({spread}) | {each} |", flush=True)
+
+
 def calls(rounds: int) -> None:
     """Cost of calls made in a callback."""
     print("\n| call in a callback | ns |")
@@ -88,6 +112,8 @@ def main() -> int:
     start_up(7)
     calls(7)
     events(5)
+    filters(5)
+    listeners(5)
     against_stock(pairs=5, rounds=3)
     return 0
 

@@ -295,3 +295,56 @@ def filtered_cost(kind: str, which: str, size: int, rounds: int) -> list[float]:
         return ratios
 
     return _with_guest(work)
+
+
+#: Streams, counters and coverage to measure: name -> what opens it.
+LISTENERS: dict[str, Callable[[Any, Callable[[Any], None]], Any]] = {
+    "block stream (pc)": lambda p, f: p.stream("block", ("pc",), on_batch=f),
+    "block stream (pc, asid, size, icount)": lambda p, f: p.stream(
+        "block", ("pc", "asid", "size", "icount"), on_batch=f
+    ),
+    "edge stream (source, pc)": lambda p, f: p.stream("edge", ("source", "pc"), on_batch=f),
+    "insn stream (pc)": lambda p, f: p.stream("insn", ("pc",), on_batch=f),
+    "mem stream (pc, addr, size, value)": lambda p, f: p.stream(
+        "mem", ("pc", "addr", "size", "value"), on_batch=f
+    ),
+    "block counter": lambda p, f: p.counter("block"),
+    "insn counter": lambda p, f: p.counter("insn"),
+    "coverage, hits of blocks": lambda p, f: p.coverage(),
+    "coverage, map of edges": lambda p, f: p.coverage(blocks=False, edge_map=True),
+    "coverage, exact edges": lambda p, f: p.coverage(blocks=False, edges=True),
+}
+
+
+def listener_cost(which: str, size: int, rounds: int) -> dict[str, float]:
+    """A stream with a reader that sums a column with NumPy, a counter, or coverage."""
+
+    def work(panda: Any) -> dict[str, float]:
+        line = COMMANDS["shell loop"].format(n=size)
+        panda.run_serial_cmd(line)
+        total = [0]
+        events = [0]
+
+        def consume(batch: Any) -> None:
+            total[0] += int(batch.numpy()[batch.fields[0]].sum())
+            events[0] += len(batch)
+
+        ratios, each = [], []
+        for _ in range(rounds):
+            bare = _cost(panda, line)
+            listener = LISTENERS[which](panda, consume)
+            # Translated anew.
+            panda.run_serial_cmd(line)
+            events[0] = 0
+            cost = _cost(panda, line)
+            ratios.append(cost / bare)
+            if events[0]:
+                each.append((cost - bare) / events[0] * 1e9)
+            listener.close()
+            panda.run_serial_cmd(line)
+        result = {"ratio": sorted(ratios)[rounds // 2], "least": min(ratios), "most": max(ratios)}
+        if each:
+            result.update(ns=sorted(each)[rounds // 2], least_ns=min(each))
+        return result
+
+    return _with_guest(work)

@@ -402,6 +402,15 @@ class Coverages(PandaCore):
             coverage.enabled = False
         return coverage
 
+    def icount(self) -> int:
+        """Instructions executed so far (C: ``panda_icount``).
+
+        QEMU's own count, while the guest does not run (between runs, in the
+        machine's callbacks, after ``vm_stop``). 0 without ``-icount`` among the
+        arguments; see :meth:`counter` for one that needs none.
+        """
+        return int(self.libpanda.panda_icount())
+
     def _listener_error(self) -> Exception:
         text = (self.libpanda.panda_last_error() or b"").decode(errors="replace")
         return (StateError if "already" in text else ValueError)(text)

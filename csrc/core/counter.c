@@ -7,6 +7,7 @@
 #include "core/block_events.h"
 #include "core/counter.h"
 #include "core/emit.h"
+#include "system/cpu-timers.h"
 #include "tcg/tcg.h"
 #include "tcg/tcg-op.h"
 #include "tcg/tcg-temp-internal.h"
@@ -168,4 +169,9 @@ void panda_counters_unwind(const PandaBlock *block, uint64_t pc)
                 (block->pub.icount - done) & panda_words.on[l->slot];
         }
     }
+}
+
+uint64_t panda_icount(void)
+{
+    return icount_enabled() ? icount_get_raw() : 0;
 }

@@ -110,6 +110,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_counter_open": (POINTER(PandaCounter), (c_uint, POINTER(PandaFilter))),
     "panda_counter_enable": (None, (POINTER(PandaCounter), c_bool)),
     "panda_counter_close": (None, (POINTER(PandaCounter),)),
+    "panda_icount": (c_uint64, ()),
     "panda_coverage_open": (c_void_p, (c_uint32, c_uint32, POINTER(PandaFilter))),
     "panda_coverage_enable": (None, (c_void_p, c_bool)),
     "panda_coverage_blocks": (c_uint64, (c_void_p, POINTER(PandaCoveredBlock), c_uint64)),
@@ -521,6 +522,12 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> None:
         """Free a counter."""
+
+    def panda_icount(self) -> int:
+        """Instructions executed so far, as QEMU's -icount has them; 0 without it.
+
+        For use while the guest does not run: meanwhile it may be a block behind.
+        """
 
     def panda_coverage_open(
         self,

@@ -39,6 +39,13 @@ void panda_counter_enable(PandaCounter *counter, bool enabled);
 /** Free a counter. */
 void panda_counter_close(PandaCounter *counter);
 
+/**
+ * Instructions executed so far, as QEMU's -icount has them; 0 without it.
+ *
+ * For use while the guest does not run: meanwhile it may be a block behind.
+ */
+uint64_t panda_icount(void);
+
 /** What coverage records; may be combined. */
 typedef enum PandaCoverageKind {
     /** How often each block began. */
