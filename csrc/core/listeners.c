@@ -22,6 +22,7 @@ static uint32_t plain_registered;
 static uint32_t plain_enabled;
 
 static uint64_t current_asid;
+static bool any_counts_inline;
 
 static bool *flags;
 static unsigned n_flags;
@@ -121,7 +122,7 @@ static bool is_on(const PandaListener *l)
 void panda_live_update(void)
 {
     uint64_t live = plain_enabled, old;
-    bool watched = false;
+    bool watched = false, counts = false;
     PandaListener *l;
 
     PANDA_FOR_EACH_LISTENER(l) {
@@ -130,8 +131,10 @@ void panda_live_update(void)
         live |= (uint64_t)on << l->slot;
         qatomic_set(&panda_words.on[l->slot], on ? UINT64_MAX : 0);
         watched |= l->filter.spec.n_asid != 0;
+        counts |= l->counts_inline;
     }
     qatomic_set(&panda_asid_watched, watched);
+    qatomic_set(&any_counts_inline, counts);
     /* The CPU thread sets and clears this bit without the lock. */
     do {
         old = qatomic_read(&panda_live);
@@ -139,13 +142,43 @@ void panda_live_update(void)
              != old);
 }
 
+/*
+ * What is taken from the counts of listeners while the next start of a block
+ * is to call out: some code looks at nothing but a count.
+ */
+#define ASK_COUNT (INT64_MAX / 2)
+
+static void start_count(PandaListener *listener)
+{
+    bool asked = qatomic_read(&panda_live) & PANDA_ASK;
+
+    panda_words.left[listener->slot] = MAX(listener->filter.spec.every, 1)
+        - (asked && listener->counts_inline ? ASK_COUNT : 0);
+}
+
 void panda_live_ask(bool ask)
 {
+    PandaListener *l;
+
+    if (ask == !!(qatomic_read(&panda_live) & PANDA_ASK)) {
+        return;
+    }
     if (ask) {
         qatomic_or(&panda_live, PANDA_ASK);
-    } else if (qatomic_read(&panda_live) & PANDA_ASK) {
+    } else {
         qatomic_and(&panda_live, ~PANDA_ASK);
     }
+    if (!qatomic_read(&any_counts_inline)) {
+        return;
+    }
+    /* start_count() must not come between. */
+    pthread_mutex_lock(&panda_registry_lock);
+    PANDA_FOR_EACH_LISTENER(l) {
+        if (l->counts_inline) {
+            panda_words.left[l->slot] += ask ? -ASK_COUNT : ASK_COUNT;
+        }
+    }
+    pthread_mutex_unlock(&panda_registry_lock);
 }
 
 void panda_live_asid(uint64_t asid)
@@ -213,11 +246,6 @@ static PandaListenerList *copy_list(unsigned n, const PandaListener *without)
     return list;
 }
 
-static void start_count(PandaListener *listener)
-{
-    panda_words.left[listener->slot] = MAX(listener->filter.spec.every, 1);
-}
-
 int panda_listener_add(PandaListener *listener)
 {
     unsigned n = panda_listeners ? panda_listeners->n : 0;
@@ -234,11 +262,11 @@ int panda_listener_add(PandaListener *listener)
     }
     listener->slot = slot;
     listener->enabled = true;
-    start_count(listener);
     listener->counts_inline = listener->points
         && !(listener->points & PANDA_MEMORY_POINTS)
         && listener->filter.spec.every > 1
         && !listener->filter.spec.once_per_block;
+    start_count(listener);
     qatomic_set(&by_slot[slot], listener);
     list = copy_list(n + 1, NULL);
     list->item[list->n++] = listener;
