@@ -10,6 +10,7 @@
 
 PandaListenerList *panda_listeners;
 PandaWords panda_words;
+PandaAccessFilter panda_access_filters[PANDA_SLOTS];
 bool panda_asid_watched;
 pthread_mutex_t panda_registry_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -75,6 +76,9 @@ bool panda_filter_init(PandaFilterState *state, const PandaFilter *spec)
     if (spec->once_per_block) {
         state->seen = g_hash_table_new_full(g_int64_hash, g_int64_equal,
                                             g_free, NULL);
+        state->done = g_new(uint64_t, PANDA_ONCE_INDEX(UINT64_MAX) + 1);
+        /* No block begins there. */
+        memset(state->done, 0xff, (PANDA_ONCE_INDEX(UINT64_MAX) + 1) * 8);
     }
     return true;
 }
@@ -87,6 +91,7 @@ void panda_filter_clear(PandaFilterState *state)
     if (state->seen) {
         g_hash_table_destroy(state->seen);
     }
+    g_free(state->done);
     *state = (PandaFilterState) { 0 };
 }
 
@@ -246,6 +251,28 @@ static PandaListenerList *copy_list(unsigned n, const PandaListener *without)
     return list;
 }
 
+/* Without what only the closer look knows. */
+static void make_access_filter(const PandaListener *l)
+{
+    PandaAccessFilter *f = &panda_access_filters[l->slot];
+    const PandaFilter *spec = &l->filter.spec;
+    uint64_t first = UINT64_MAX, last = 0;
+
+    for (uint32_t i = 0; i < spec->n_addr; i++) {
+        first = MIN(first, spec->addr[i].first);
+        last = MAX(last, spec->addr[i].last);
+    }
+    if (!spec->n_addr || l->physical) {
+        first = 0;
+        last = UINT64_MAX;
+    }
+    f->first = first;
+    f->span = last - first;
+    f->counts = spec->every > 1 && !spec->once_per_block
+        && spec->n_addr <= 1 && !(l->physical && spec->n_addr);
+    f->done = l->filter.done;
+}
+
 int panda_listener_add(PandaListener *listener)
 {
     unsigned n = panda_listeners ? panda_listeners->n : 0;
@@ -267,6 +294,7 @@ int panda_listener_add(PandaListener *listener)
         && listener->filter.spec.every > 1
         && !listener->filter.spec.once_per_block;
     start_count(listener);
+    make_access_filter(listener);
     qatomic_set(&by_slot[slot], listener);
     list = copy_list(n + 1, NULL);
     list->item[list->n++] = listener;
@@ -395,6 +423,7 @@ static void exhaust(PandaListener *l)
 
 static bool is_first_of_block(PandaFilterState *f, uint64_t block_pc)
 {
+    f->done[PANDA_ONCE_INDEX(block_pc)] = block_pc;
     if (g_hash_table_contains(f->seen, &block_pc)) {
         return false;
     }
