@@ -490,7 +490,8 @@ def case_readers(count: int) -> dict[str, Any]:
             own.close()
             done.set()
 
-        own = panda.stream("block", batch=10, on_batch=once)
+        own = panda.stream("block", batch=10, on_batch=once, enabled=False)
+        own.enabled = True
         assert done.wait(30)
         out["closed by its reader"] = own.delivered
 
