@@ -94,6 +94,8 @@ class Soak:
         self.things: list[Any] = []
         self.readers: list[threading.Thread] = []
         self.flags = [panda.flag(n % 2 == 0) for n in range(8)]
+        #: Of the comparisons alone.
+        self.flag = panda.flag(False)
         self.asids: set[int] = {0}
         self.number = 0
         self.kept: list[Any] = []
@@ -347,9 +349,7 @@ class Soak:
         """The same work seen in all ways; returns the counts, which have to be equal."""
         panda = self.panda
         panda.revert_sync("root")
-        flag = panda.flag(False) if len(self.flags) < 9 else self.flags[8]
-        if len(self.flags) < 9:
-            self.flags.append(flag)
+        flag = self.flag
         got: Counter[str] = Counter()
         called: Counter[str] = Counter()
 
