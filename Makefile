@@ -9,12 +9,14 @@
 #   make guests-package  the companion package with the guests, into dist/
 #   make bindings        regenerate pandalite/_bindings/ from the C headers
 #   make check           lint, types, drift of generated files
+#   make soak            use everything at random for MINUTES (10) on x86_64 and on arm
 #   make bench           measure, and print the tables of docs/performance.md
 #   make clean           remove what was built here (the build cache stays)
 
 PYTHON ?= python3
 ARCH ?=
 GUESTS ?= x86_64 i386
+MINUTES ?= 10
 DEBIAN_GUESTS ?= x86_64_debian aarch64_debian
 
 VENV := .venv
@@ -23,7 +25,7 @@ STAMP := $(VENV)/.complete
 
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-guests core guests debian-guests guests-package firmware bindings check bench clean venv packages
+.PHONY: demo test test-guests core guests debian-guests guests-package firmware bindings check bench soak clean venv packages
 
 demo: venv packages
 	$(PY) tools/build_core.py x86_64
@@ -71,6 +73,12 @@ check: venv core
 
 bench: venv core firmware guests
 	$(PY) -m bench
+
+soak: venv packages
+	$(PY) tools/build_core.py x86_64 arm
+	$(PY) tools/collect_firmware.py
+	$(PY) tools/build_guest.py x86_64 arm
+	$(PY) tests/soak.py --minutes $(MINUTES)
 
 packages:
 	@$(PYTHON) tools/host_packages.py

@@ -78,6 +78,8 @@ class PandaCore:
     started: threading.Event
     initializing: threading.Event
     ending: bool
+    _interrupted: bool
+    _run_lock: threading.Lock
     exit_exception: BaseException | None
     catch_exceptions: bool
     panda_args: list[str]

@@ -270,10 +270,7 @@ class Callbacks(PandaCore):
         if not isinstance(function, CallbackFunction):
             function = callback(function)
         if procname is not None:
-            raise UnsupportedFeatureError(
-                "procname= needs process introspection, which pandalite does not have yet: "
-                "use asid=, with what panda.current_asid(cpu) gives in that process"
-            )
+            check_names(["procname"])
         check_names(filters)
         wanted = make_filter(**filters)
         kind = callback.kind

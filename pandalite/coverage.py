@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ class Counter:
     def __init__(self, panda: Coverages, pointer: Any, kind: str) -> None:
         self._panda = panda
         self._pointer: Any = pointer
+        # The counter is there while it is held.
+        self._lock = threading.Lock()
         self._last = 0
         self._enabled = True
         #: What is counted.
@@ -45,9 +48,8 @@ class Counter:
     @property
     def value(self) -> int:
         """The count so far; may be set. Reading it is no call."""
-        if self._pointer is None:
-            return self._last
-        return int(self._pointer.contents.value)
+        pointer = self._pointer
+        return self._last if pointer is None else int(pointer.contents.value)
 
     @value.setter
     def value(self, value: int) -> None:
@@ -62,17 +64,19 @@ class Counter:
 
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
-        if self._pointer is None:
-            raise StateError("this counter is closed")
-        self._panda.libpanda.panda_counter_enable(self._pointer, bool(enabled))
-        self._enabled = bool(enabled)
+        with self._lock:
+            if self._pointer is None:
+                raise StateError("this counter is closed")
+            self._panda.libpanda.panda_counter_enable(self._pointer, bool(enabled))
+            self._enabled = bool(enabled)
 
     def close(self) -> None:
         """Count no more; ``value`` keeps its last value."""
-        if self._pointer is not None:
-            self._last = self.value
+        with self._lock:
             pointer, self._pointer = self._pointer, None
-            self._panda.libpanda.panda_counter_close(pointer)
+            if pointer is not None:
+                self._last = int(pointer.contents.value)
+                self._panda.libpanda.panda_counter_close(pointer)
 
     def __enter__(self) -> Counter:
         return self
@@ -124,6 +128,8 @@ class Coverage:
         self._panda = panda
         self._library = panda.libpanda
         self._handle: int | None = handle
+        # The handle is there while it is held.
+        self._lock = threading.RLock()
         self._enabled = True
         self._blocks: list[Block] = []
         self._edges: list[Edge] = []
@@ -142,23 +148,26 @@ class Coverage:
 
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
-        self._library.panda_coverage_enable(self._open(), bool(enabled))
-        self._enabled = bool(enabled)
+        with self._lock:
+            self._library.panda_coverage_enable(self._open(), bool(enabled))
+            self._enabled = bool(enabled)
 
     @property
     def blocks(self) -> list[Block]:
         """Blocks that ran, in the order they were met (C: ``panda_coverage_blocks``)."""
-        if self._handle is None:
-            return self._blocks
-        found = _copy(PandaCoveredBlock, self._library.panda_coverage_blocks, self._handle)
+        with self._lock:
+            if self._handle is None:
+                return self._blocks
+            found = _copy(PandaCoveredBlock, self._library.panda_coverage_blocks, self._handle)
         return [Block(b.pc, b.size, b.icount, b.hits) for b in found if b.hits]
 
     @property
     def edges(self) -> list[Edge]:
         """Blocks that followed each other, by address (C: ``panda_coverage_edges``)."""
-        if self._handle is None:
-            return self._edges
-        found = _copy(PandaCoveredEdge, self._library.panda_coverage_edges, self._handle)
+        with self._lock:
+            if self._handle is None:
+                return self._edges
+            found = _copy(PandaCoveredEdge, self._library.panda_coverage_edges, self._handle)
         return sorted(Edge(e.source, e.target, e.hits) for e in found)
 
     @property
@@ -177,22 +186,23 @@ class Coverage:
 
     def reset(self) -> None:
         """Forget all hits; takes effect at the guest's next block."""
-        self._library.panda_coverage_reset(self._open())
+        with self._lock:
+            self._library.panda_coverage_reset(self._open())
 
     def close(self) -> None:
         """Record no more; what was recorded stays readable."""
-        if self._handle is None:
-            return
-        blocks, edges = self.blocks, self.edges
-        seen: weakref.ref[Any] | None = None
-        if self._map is not None:
-            # Views of the map that somebody may still have stay good.
-            seen = weakref.ref(self._map)
-            self._map = type(self._map).from_buffer_copy(self._map)
-        self._blocks, self._edges = blocks, edges
-        handle, self._handle = self._handle, None
-        in_use = seen is not None and seen() is not None
-        self._library.panda_coverage_close(handle, in_use)
+        with self._lock:
+            if self._handle is None:
+                return
+            self._blocks, self._edges = self.blocks, self.edges
+            seen: weakref.ref[Any] | None = None
+            if self._map is not None:
+                # Views of the map that somebody may still have stay good.
+                seen = weakref.ref(self._map)
+                self._map = type(self._map).from_buffer_copy(self._map)
+            handle, self._handle = self._handle, None
+            in_use = seen is not None and seen() is not None
+            self._library.panda_coverage_close(handle, in_use)
 
     def __enter__(self) -> Coverage:
         return self
@@ -386,6 +396,8 @@ class Coverages(PandaCore):
             StateError: there are too many streams, counters and filters (55).
         """
         self._check_process()
+        if not (blocks or edges or edge_map):
+            raise ValueError("there is nothing to record: give blocks=, edges= or edge_map=")
         what = (
             (PandaCoverageKind.BLOCKS if blocks else 0)
             | (PandaCoverageKind.EDGES if edges else 0)

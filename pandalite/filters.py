@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from ._bindings.enums import PandaMode
 from ._bindings.structs import PandaFilter, PandaRange
-from .errors import StateError
+from .errors import StateError, UnsupportedFeatureError
 
 if TYPE_CHECKING:
     from ._bindings.loader import CoreLibrary
@@ -73,6 +73,11 @@ def new_flag(library: CoreLibrary, is_set: bool) -> Flag:
 def check_names(filters: Iterable[str]) -> None:
     """Refuse keyword arguments that are not filters; TypeError says which there are."""
     for name in filters:
+        if name == "procname":
+            raise UnsupportedFeatureError(
+                "procname= needs process introspection, which pandalite does not have yet: "
+                "use asid=, with what panda.current_asid(cpu) gives in that process"
+            )
         if name not in NAMES:
             raise TypeError(f"there is no filter {name!r}; there are: {', '.join(NAMES)}")
 

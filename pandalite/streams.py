@@ -14,9 +14,13 @@ A stream lasts until it is stopped or the run ends; then its iteration ends too.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -32,6 +36,8 @@ from .utils import warn
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from ._bindings.loader import CoreLibrary
 
 #: Kind -> the fields it has, in the order of a record if none are asked for.
 KINDS: dict[str, tuple[str, ...]] = {
@@ -51,6 +57,8 @@ _WAIT_MS = 200
 
 #: Seconds a reader of ours may take after the end of its stream.
 _PATIENCE = 60
+#: The same after Ctrl-C or an exception that ends the run.
+_PATIENCE_INTERRUPTED = 0.3
 
 
 class Batch:
@@ -131,6 +139,10 @@ class Stream:
         self.fields = fields
         self._enabled = True
         self._reading = threading.Lock()
+        # The handle is there while it is held. No call under it waits.
+        self._lock = threading.Lock()
+        self._closing = False
+        self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         # Views of the memory of batches that somebody may still have.
         self._views: dict[int, weakref.ref[Any]] = {}
@@ -154,16 +166,18 @@ class Stream:
             StateError: it is read elsewhere at this moment.
         """
         if not self._reading.acquire(blocking=False):
+            if self._closing:
+                return None
             raise StateError("this stream is being read by somebody else: one reader at a time")
         try:
-            left = float("inf") if timeout is None else max(0.0, timeout) * 1000
+            end = None if timeout is None else time.monotonic() + timeout
             while self._handle is not None:
-                wait = int(min(left, _WAIT_MS))
+                left = _WAIT_MS if end is None else (end - time.monotonic()) * 1000
+                wait = int(max(0, min(left, _WAIT_MS)))
                 status = self._library.panda_stream_next(self._handle, wait, self._batch)
                 if status == PandaStatus.OK:
                     return self._make_batch()
-                left -= wait
-                if left <= 0:
+                if left < 1:
                     break
             return None
         finally:
@@ -196,34 +210,52 @@ class Stream:
 
     @enabled.setter
     def enabled(self, enabled: bool) -> None:
-        self._library.panda_stream_enable(self._open(), bool(enabled))
-        self._enabled = bool(enabled)
+        with self._lock:
+            self._library.panda_stream_enable(self._open(), bool(enabled))
+            self._enabled = bool(enabled)
 
     def flush(self) -> None:
         """Hand the records there are to the reader, at the guest's next block."""
-        self._library.panda_stream_flush(self._open())
+        with self._lock:
+            self._library.panda_stream_flush(self._open())
 
     def stop(self) -> None:
         """No more events; the reader gets what there is, then the end."""
-        if self._handle is not None:
-            self._library.panda_stream_stop(self._handle)
+        with self._lock:
+            if self._handle is not None:
+                self._library.panda_stream_stop(self._handle)
 
     def close(self) -> None:
         """Stop it and free its memory; called at the end of a ``with`` block.
 
+        A reader of pandalite's own gets what is left before. One in a thread of yours
+        does not: if it is to, call :meth:`stop` and let it come to the end.
         Arrays and views of batches stay valid; so does what they show, from now on.
+
+        Raises:
+            BaseException: what its reader raised (``on_batch=``, ``to_file=``), unless
+                ``run()`` raises it.
         """
-        if self._handle is None:
-            return
+        with self._lock:
+            if self._handle is None or self._closing:
+                return
+            self._closing = True
+            self._library.panda_stream_stop(self._handle)
         self._panda._streams.discard(self)
-        self._library.panda_stream_stop(self._handle)
         self._join()
         # A reader that waits in C sees the end and lets go.
-        with self._reading:
+        with self._reading, self._lock:
             handle, self._handle = self._handle, None
+            assert handle is not None
             self._last_stats = self._stats(handle)
-            in_use = any(ref() is not None for ref in self._views.values())
-            self._library.panda_stream_close(handle, in_use)
+            kept = [words for ref in self._views.values() if (words := ref()) is not None]
+            self._library.panda_stream_close(handle, bool(kept))
+            if kept:
+                # The memory goes with the last that shows it.
+                _Keeper(self._library, handle, kept)
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def __enter__(self) -> Stream:
         return self
@@ -239,21 +271,23 @@ class Stream:
     @property
     def delivered(self) -> int:
         """Number of records the reader got."""
-        return self._stats(self._handle)[0]
+        return self._read_stats()[0]
 
     @property
     def dropped(self) -> int:
         """Number of records lost as no batch was free; 0 unless ``when_full="drop"``."""
-        return self._stats(self._handle)[1]
+        return self._read_stats()[1]
 
     @property
     def waits(self) -> int:
         """How often the guest had to wait for the reader."""
-        return self._stats(self._handle)[2]
+        return self._read_stats()[2]
 
-    def _stats(self, handle: int | None) -> tuple[int, int, int]:
-        if handle is None:
-            return self._last_stats
+    def _read_stats(self) -> tuple[int, int, int]:
+        with self._lock:
+            return self._last_stats if self._handle is None else self._stats(self._handle)
+
+    def _stats(self, handle: int) -> tuple[int, int, int]:
         stats = PandaStreamStats()
         self._library.panda_stream_stats(handle, stats)
         return stats.delivered, stats.dropped, stats.waits
@@ -265,12 +299,22 @@ class Stream:
 
     def _run_ended(self, at_rest: bool) -> None:
         """The run is over: the rest is the reader's."""
-        if self._handle is not None:
+        self._panda._streams.discard(self)
+        with self._lock:
+            if self._handle is None:
+                return
             if at_rest:
                 self._library.panda_stream_finish(self._handle)
             else:
                 self._library.panda_stream_stop(self._handle)
-            self._join()
+        self._join()
+
+    def __del__(self) -> None:
+        # One that nobody has closed and that its run has let go.
+        if getattr(self, "_handle", None) is None or sys.is_finalizing():
+            return
+        if self._panda._owner_pid == os.getpid():
+            self.close()
 
     # --- a reader of its own ---
 
@@ -286,7 +330,10 @@ class Stream:
                 self.stop()
                 if file is not None:
                     file.discard()
-                self._panda._fail_run(error)
+                if self._panda._run_lock.locked():
+                    self._panda._fail_run(error)
+                else:
+                    self._failure = error
                 for _ in self:
                     pass
 
@@ -296,16 +343,34 @@ class Stream:
     def _join(self) -> None:
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(_PATIENCE)
+            patience = _PATIENCE_INTERRUPTED if self._panda._interrupted else _PATIENCE
+            thread.join(patience)
             if thread.is_alive():
                 warn(
                     f"the reader of a stream of {self.kind} did not finish within "
-                    f"{_PATIENCE} s of its end; it was abandoned"
+                    f"{patience:g} s of its end; it was abandoned"
                 )
 
     def __repr__(self) -> str:
         state = "closed" if self._handle is None else "open"
         return f"<{state} stream of {self.kind}: {', '.join(self.fields)}>"
+
+
+class _Keeper:
+    """Frees a closed stream's memory when nobody looks at its batches any more."""
+
+    def __init__(self, library: CoreLibrary, handle: int, kept: list[Any]) -> None:
+        self._library = library
+        self._handle = handle
+        self._left = len(kept)
+        for words in kept:
+            # Not at the interpreter's end: what is left then goes with the process.
+            weakref.finalize(words, self._one_gone).atexit = False
+
+    def _one_gone(self) -> None:
+        self._left -= 1
+        if not self._left:
+            self._library.panda_stream_close(self._handle, False)
 
 
 class Streams(PandaCore):
@@ -363,6 +428,10 @@ class Streams(PandaCore):
             raise ValueError(f"when_full={when_full!r}: it is 'wait' or 'drop'")
         if access not in _ACCESSES:
             raise ValueError(f"access={access!r}: it is 'r', 'w' or 'rw'")
+        if access != "rw" and kind != "mem":
+            raise ValueError(f"access= is for streams of 'mem', not of {kind!r}")
+        if on_batch is not None and not callable(on_batch):
+            raise TypeError(f"on_batch={on_batch!r} is not a function")
         if on_batch is not None and to_file is not None:
             raise ValueError("give on_batch= or to_file=, not both: a stream has one reader")
         check_names(filters)
@@ -412,7 +481,10 @@ def _fields(kind: str, fields: Sequence[str] | None) -> tuple[str, ...]:
         raise ValueError(f"there is no stream of {kind!r}; there are: {', '.join(KINDS)}")
     if isinstance(fields, str):
         fields = (fields,)
-    names = KINDS[kind] if fields is None else tuple(fields)
+    try:
+        names = KINDS[kind] if fields is None else tuple(fields)
+    except TypeError:
+        raise TypeError(f"fields={fields!r}: give a list of names") from None
     if not names or len(set(names)) != len(names):
         raise ValueError(f"fields={names!r}: give each field once, and at least one")
     for name in names:
@@ -427,6 +499,8 @@ class _RecordFile:
     """Records on their way into a file, which gets its name when they are complete."""
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         self.path = path
         self.part = path.with_name(path.name + ".part")
         self.file = self.part.open("wb")
@@ -439,5 +513,7 @@ class _RecordFile:
         self.part.replace(self.path)
 
     def discard(self) -> None:
-        self.file.close()
-        self.part.unlink()
+        # It may fail as the writes did; the descriptor is closed nevertheless.
+        with contextlib.suppress(OSError):
+            self.file.close()
+        self.part.unlink(missing_ok=True)

@@ -28,6 +28,7 @@
 
 /* In ticks of the host's cycle counter; written by the CPU thread. */
 int64_t panda_event_began;
+bool panda_guest_clock_is_held;
 static int64_t in_events;
 
 static QemuSpin lock;
@@ -42,7 +43,10 @@ static int64_t first_ns, first_ticks;
 
 static int64_t time_since(int64_t began, int64_t now)
 {
-    return MAX(0, MIN(now - began, qatomic_read(&longest_pause)));
+    if (!qatomic_read(&panda_guest_clock_is_held)) {
+        now = MIN(now, began + qatomic_read(&longest_pause));
+    }
+    return MAX(0, now - began);
 }
 
 void panda_event_took_until(int64_t now)

@@ -23,4 +23,19 @@ static inline void panda_guest_clock_go_on(void)
     panda_event_took_until(cpu_get_host_ticks());
 }
 
+/* The guest waits for a reader, which may take any time. */
+extern bool panda_guest_clock_is_held;
+
+static inline void panda_guest_clock_hold(void)
+{
+    qatomic_store_release(&panda_guest_clock_is_held, true);
+    panda_guest_clock_pause();
+}
+
+static inline void panda_guest_clock_release(void)
+{
+    panda_guest_clock_go_on();
+    qatomic_store_release(&panda_guest_clock_is_held, false);
+}
+
 #endif

@@ -349,10 +349,20 @@ void panda_listeners_count_plain(PandaPoint point, unsigned registered,
     }
 }
 
-static void free_retired(PandaListener *listener)
+static void free_retired(PandaListener *list)
 {
-    panda_filter_clear(&listener->filter);
-    listener->free(listener);
+    while (list) {
+        PandaListener *next = list->next_retired;
+
+        panda_filter_clear(&list->filter);
+        list->free(list);
+        list = next;
+    }
+}
+
+static void free_retired_on_cpu(CPUState *cs, run_on_cpu_data data)
+{
+    free_retired(data.host_ptr);
 }
 
 void panda_listeners_flushed(void)
@@ -364,25 +374,30 @@ void panda_listeners_flushed(void)
     retired = NULL;
     plain_points_compiled = plain_registered;
     pthread_mutex_unlock(&panda_registry_lock);
-    while (list) {
-        PandaListener *next = list->next_retired;
-
+    if (list && panda_vcpu.cs) {
+        /* Work that was queued for them before they were closed comes first. */
+        async_run_on_cpu(panda_vcpu.cs, free_retired_on_cpu,
+                         RUN_ON_CPU_HOST_PTR(list));
+    } else {
         free_retired(list);
-        list = next;
     }
 }
 
 /* ---- at translation ---- */
 
-bool panda_listener_may_want(const PandaListener *l, PandaPoint point,
-                             uint64_t pc, bool kernel)
+bool panda_listener_fits(const PandaListener *l, uint64_t pc, bool kernel)
 {
     const PandaFilter *spec = &l->filter.spec;
 
-    return (l->points & BIT(point))
-        && (spec->mode == PANDA_MODE_ANY
+    return (spec->mode == PANDA_MODE_ANY
             || (spec->mode == PANDA_MODE_KERNEL) == kernel)
         && in_ranges(spec->pc, spec->n_pc, pc);
+}
+
+bool panda_listener_may_want(const PandaListener *l, PandaPoint point,
+                             uint64_t pc, bool kernel)
+{
+    return (l->points & BIT(point)) && panda_listener_fits(l, pc, kernel);
 }
 
 uint64_t panda_point_mask(PandaPoint point, uint64_t pc, bool kernel)
@@ -431,19 +446,10 @@ static bool is_first_of_block(PandaFilterState *f, uint64_t block_pc)
     return true;
 }
 
-bool panda_listener_wants(PandaListener *l, uint64_t pc, uint64_t addr,
-                          uint64_t block_pc)
+bool panda_listener_counts(PandaListener *l, uint64_t block_pc)
 {
     PandaFilterState *f = &l->filter;
 
-    if (!(qatomic_read(&panda_live) & BIT_ULL(l->slot))
-        || !in_ranges(f->spec.pc, f->spec.n_pc, pc)
-        || !in_ranges(f->spec.addr, f->spec.n_addr, addr)
-        || (f->spec.mode != PANDA_MODE_ANY
-            && (f->spec.mode == PANDA_MODE_KERNEL)
-               != panda_arch_in_kernel(panda_vcpu.cs))) {
-        return false;
-    }
     if (f->seen && !is_first_of_block(f, block_pc)) {
         return false;
     }
@@ -458,6 +464,20 @@ bool panda_listener_wants(PandaListener *l, uint64_t pc, uint64_t addr,
         exhaust(l);
     }
     return true;
+}
+
+bool panda_listener_wants(PandaListener *l, uint64_t pc, uint64_t addr,
+                          uint64_t block_pc)
+{
+    PandaFilterState *f = &l->filter;
+
+    return (qatomic_read(&panda_live) & BIT_ULL(l->slot))
+        && in_ranges(f->spec.pc, f->spec.n_pc, pc)
+        && in_ranges(f->spec.addr, f->spec.n_addr, addr)
+        && (f->spec.mode == PANDA_MODE_ANY
+            || (f->spec.mode == PANDA_MODE_KERNEL)
+               == panda_arch_in_kernel(panda_vcpu.cs))
+        && panda_listener_counts(l, block_pc);
 }
 
 uint64_t panda_take(uint64_t mask, uint64_t pc, uint64_t addr,

@@ -157,6 +157,11 @@ uint64_t panda_point_mask(PandaPoint point, uint64_t pc, bool kernel);
 bool panda_ends_are_watched(void);
 bool panda_listener_may_want(const PandaListener *listener, PandaPoint point,
                              uint64_t pc, bool kernel);
+/* Does its filter let code at pc pass? */
+bool panda_listener_fits(const PandaListener *listener, uint64_t pc,
+                         bool kernel);
+/* An event that passes all else: count it; does it want this one? */
+bool panda_listener_counts(PandaListener *listener, uint64_t block_pc);
 
 /*
  * Does a listener want the present event? Counts it if so. addr: of a memory

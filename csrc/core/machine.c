@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "core/guest_clock.h"
 #include "core/machine.h"
 #include "block/block-global-state.h"
 #include "block/thread-pool.h"
@@ -288,6 +289,12 @@ void __wrap_main_loop_wait(int nonblocking)
         }
     }
     panda_main_queue_serve();
+    if (qatomic_read(&panda_guest_clock_is_held)) {
+        /* Timers that are nearly due stay so: do not poll them without end. */
+        bql_unlock();
+        g_usleep(1000);
+        bql_lock();
+    }
     if (qatomic_read(&stop_reason) < 0) {
         __real_main_loop_wait(nonblocking);
     }

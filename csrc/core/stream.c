@@ -50,6 +50,13 @@ static void init_cond(pthread_cond_t *cond)
 
 /* ---- the CPU thread's side; the stream's lock is held ---- */
 
+static void set_free(PandaStream *s, PandaChunk *chunk)
+{
+    chunk->next = s->free_chunks;
+    s->free_chunks = chunk;
+    s->n_free++;
+}
+
 static void hand_over(PandaStream *s)
 {
     PandaChunk *chunk = s->filling;
@@ -66,27 +73,32 @@ static void hand_over(PandaStream *s)
         s->full_tail = &chunk->next;
         pthread_cond_signal(&s->filled);
     } else {
-        chunk->next = s->free_chunks;
-        s->free_chunks = chunk;
+        set_free(s, chunk);
     }
 }
 
-static void take_chunk(PandaStream *s, bool beyond_the_limit)
+static void take_chunk(PandaStream *s)
 {
     PandaChunk *chunk = s->free_chunks;
 
     if (chunk) {
         s->free_chunks = chunk->next;
-    } else if (s->n_chunks < s->max_chunks || beyond_the_limit) {
+        s->n_free--;
+    } else {
         chunk = g_malloc(sizeof(*chunk)
                          + s->chunk_words * sizeof(chunk->data[0]));
         s->n_chunks++;
-    } else {
-        return;
     }
     s->filling = chunk;
     s->cursor = chunk->data;
-    s->end = chunk->data + s->chunk_words;
+}
+
+/* May one more record be stored, or is it the reader's turn? */
+static bool has_room(const PandaStream *s)
+{
+    unsigned in_use = s->n_chunks - s->n_free;
+
+    return s->filling ? in_use <= s->max_chunks : in_use < s->max_chunks;
 }
 
 /* Has the CPU thread to leave the guest's code for something else? */
@@ -100,43 +112,70 @@ static bool has_to_go(PandaStream *s)
         || qatomic_read(&panda_gate_closed);
 }
 
-static void wait_for_chunk(PandaStream *s)
+static void wait_for_room(PandaStream *s)
 {
-    unsigned waited = 0;
+    /* An access to a device may be interrupted, as callbacks do it. */
+    bool unlock = s->kind == PANDA_STREAM_IO && bql_locked();
+    int64_t warn_at = g_get_monotonic_time() + WARN_AFTER_MS * 1000LL;
 
-    s->stats.waits++;
-    panda_guest_clock_pause();
-    while (!s->filling) {
-        struct timespec until = in_ms(LOOK_UP_MS);
-
-        pthread_cond_timedwait(&s->freed, &s->lock, &until);
-        /* What comes until it has gone is little, and must not be lost. */
-        take_chunk(s, has_to_go(s));
-        waited += LOOK_UP_MS;
-        if (waited >= WARN_AFTER_MS && !s->warned && !s->filling) {
-            s->warned = true;
-            fprintf(stderr, "[pandalite] the guest waits for somebody to read "
-                    "a stream: iterate over it, or open it with "
-                    "when_full=\"drop\"\n");
-        }
+    if (unlock) {
+        bql_unlock();
     }
-    panda_guest_clock_go_on();
+    if (!has_to_go(s)) {
+        s->stats.waits++;
+        panda_guest_clock_hold();
+        do {
+            struct timespec until = in_ms(LOOK_UP_MS);
+
+            pthread_cond_timedwait(&s->freed, &s->lock, &until);
+            if (!s->warned && g_get_monotonic_time() > warn_at) {
+                s->warned = true;
+                fprintf(stderr, "[pandalite] the guest waits for somebody to "
+                        "read a stream: iterate over it, or open it with "
+                        "when_full=\"drop\"\n");
+            }
+        } while (!has_room(s) && !has_to_go(s));
+        panda_guest_clock_release();
+    }
+    if (unlock) {
+        pthread_mutex_unlock(&s->lock);
+        bql_lock();
+        pthread_mutex_lock(&s->lock);
+    }
 }
 
 uint64_t *panda_stream_turn(PandaStream *s)
 {
+    uint64_t *record = NULL;
+
     pthread_mutex_lock(&s->lock);
-    hand_over(s);
-    take_chunk(s, false);
-    if (!s->filling) {
-        if (s->drop) {
-            s->stats.dropped++;
-        } else {
-            wait_for_chunk(s);
+    if (s->filling && s->cursor == s->filling->data + s->chunk_words) {
+        hand_over(s);
+    }
+    if (!has_room(s) && !s->drop) {
+        wait_for_room(s);
+    }
+    if (has_room(s)) {
+        if (!s->filling) {
+            take_chunk(s);
         }
+        s->end = s->filling->data + s->chunk_words;
+        record = s->cursor;
+    } else if (s->drop) {
+        s->stats.dropped++;
+    } else {
+        /*
+         * The CPU thread has to go. What comes until it has gone must not be
+         * lost; then it is to wait again, so there is room for one record.
+         */
+        if (!s->filling) {
+            take_chunk(s);
+        }
+        s->end = s->cursor + s->n_fields;
+        record = s->cursor;
     }
     pthread_mutex_unlock(&s->lock);
-    return s->cursor;
+    return record;
 }
 
 static void flush_on_cpu(CPUState *cs, run_on_cpu_data data)
@@ -212,20 +251,25 @@ static void free_chunks(PandaChunk *chunk)
     }
 }
 
-static void free_stream(PandaListener *listener)
+static void drop_reference(PandaStream *s)
 {
-    PandaStream *s = container_of(listener, PandaStream, listener);
-
-    if (!s->keeps_chunks) {
-        free_chunks(s->full_head);
-        free_chunks(s->free_chunks);
-        g_free(s->filling);
-        g_free(s->lent);
+    if (qatomic_fetch_dec(&s->refs) > 1) {
+        return;
     }
+    free_chunks(s->full_head);
+    free_chunks(s->free_chunks);
+    g_free(s->filling);
+    g_free(s->lent);
     pthread_cond_destroy(&s->filled);
     pthread_cond_destroy(&s->freed);
     pthread_mutex_destroy(&s->lock);
     g_free(s);
+}
+
+/* No generated code refers to it any more. */
+static void free_stream(PandaListener *listener)
+{
+    drop_reference(container_of(listener, PandaStream, listener));
 }
 
 PandaStream *panda_stream_of(PandaListener *listener)
@@ -262,6 +306,7 @@ PandaStream *panda_stream_open(const PandaStreamSpec *spec,
     init_cond(&s->filled);
     init_cond(&s->freed);
     s->listener.free = free_stream;
+    s->refs = 1;
     panda_stream_prepare(s, spec->accesses);
 
     pthread_mutex_lock(&panda_registry_lock);
@@ -269,9 +314,10 @@ PandaStream *panda_stream_open(const PandaStreamSpec *spec,
         || panda_listener_add(&s->listener) != PANDA_OK) {
         pthread_mutex_unlock(&panda_registry_lock);
         panda_filter_clear(&s->listener.filter);
-        free_stream(&s->listener);
+        drop_reference(s);
         return NULL;
     }
+    s->refs++;
     s->filter_is_static = panda_filter_is_static(&s->listener.filter);
     if (!streams) {
         streams = g_ptr_array_new();
@@ -300,8 +346,7 @@ int panda_stream_next(PandaStream *s, uint32_t timeout_ms, PandaBatch *batch)
     *batch = (PandaBatch) { 0 };
     pthread_mutex_lock(&s->lock);
     if (s->lent) {
-        s->lent->next = s->free_chunks;
-        s->free_chunks = s->lent;
+        set_free(s, s->lent);
         s->lent = NULL;
         pthread_cond_signal(&s->freed);
     }
@@ -329,7 +374,7 @@ int panda_stream_next(PandaStream *s, uint32_t timeout_ms, PandaBatch *batch)
 
 void panda_stream_flush(PandaStream *s)
 {
-    if (panda_vcpu.cs && !panda_dead()) {
+    if (panda_check_usable() == PANDA_OK) {
         async_run_on_cpu(panda_vcpu.cs, flush_on_cpu,
                          RUN_ON_CPU_HOST_PTR(s));
     }
@@ -377,7 +422,7 @@ static void finish_on_cpu(CPUState *cs, run_on_cpu_data data)
 void panda_stream_stop(PandaStream *s)
 {
     panda_stream_enable(s, false);
-    if (panda_in_run() && !panda_dead()) {
+    if (panda_in_run() && !panda_dead() && !panda_in_vcpu_thread()) {
         async_run_on_cpu(panda_vcpu.cs, finish_on_cpu,
                          RUN_ON_CPU_HOST_PTR(s));
     } else {
@@ -391,15 +436,29 @@ void panda_stream_finish(PandaStream *s)
     finish(s);
 }
 
+static void drop_reference_on_cpu(CPUState *cs, run_on_cpu_data data)
+{
+    drop_reference(data.host_ptr);
+}
+
 void panda_stream_close(PandaStream *s, bool keep_batches)
 {
     pthread_mutex_lock(&s->lock);
     s->stopped = true;
-    s->keeps_chunks = keep_batches;
     pthread_cond_broadcast(&s->freed);
     pthread_cond_broadcast(&s->filled);
     pthread_mutex_unlock(&s->lock);
-    /* It is freed at the next flush of the code cache, which knows it. */
+    /* Generated code is rid of it at the next flush of the code cache. */
     remove_listener(s);
     panda_do_flush_tb();
+    if (keep_batches) {
+        return;
+    }
+    if (panda_check_usable() == PANDA_OK) {
+        /* After what was queued for it before. */
+        async_run_on_cpu(panda_vcpu.cs, drop_reference_on_cpu,
+                         RUN_ON_CPU_HOST_PTR(s));
+    } else if (!panda_dead()) {
+        drop_reference(s);
+    }
 }

@@ -29,7 +29,8 @@ struct PandaStream {
     pthread_mutex_t lock;
     pthread_cond_t filled, freed;
     uint64_t chunk_words;
-    unsigned n_chunks, max_chunks;
+    /* How many there are, how many of them are free, and may be in use. */
+    unsigned n_chunks, n_free, max_chunks;
     bool drop;
     PandaChunk *full_head, **full_tail;
     PandaChunk *free_chunks;
@@ -37,9 +38,9 @@ struct PandaStream {
     PandaChunk *lent;
     bool stopped;
     bool warned;
-    /* The reader still looks at batches: they stay when the stream goes. */
-    bool keeps_chunks;
     PandaStreamStats stats;
+    /* The owner's handle, and what generated code may refer to. */
+    int refs;
 };
 
 /* Space for one more record; NULL if it is to be dropped. On the CPU thread. */

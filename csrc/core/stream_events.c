@@ -198,7 +198,9 @@ void panda_stream_prepare(PandaStream *s, uint32_t accesses)
 
 /* ---- events that have no code of their own ---- */
 
-static void put_event(PandaStreamKind kind, uint64_t pc, uint64_t *all)
+/* Nothing of the filter was decided by the code that was generated. */
+static void put_event(PandaStreamKind kind, uint64_t pc, bool kernel,
+                      uint64_t *all)
 {
     PandaListener *l;
 
@@ -206,7 +208,10 @@ static void put_event(PandaStreamKind kind, uint64_t pc, uint64_t *all)
     PANDA_FOR_EACH_LISTENER(l) {
         PandaStream *s = panda_stream_of(l);
 
-        if (s && s->kind == kind && wants(s, pc, 0)) {
+        if (s && s->kind == kind
+            && (qatomic_read(&panda_live) & BIT_ULL(l->slot))
+            && panda_listener_fits(l, pc, kernel)
+            && (s->filter_is_static || panda_listener_counts(l, pc))) {
             all[PANDA_FIELD_ASID] = asid_for(s);
             panda_stream_put(s, all);
         }
@@ -221,7 +226,7 @@ void panda_stream_asid(uint64_t pc, uint64_t old_value, uint64_t new_value)
         [PANDA_FIELD_NEW] = new_value,
     };
 
-    put_event(PANDA_STREAM_ASID, pc, all);
+    put_event(PANDA_STREAM_ASID, pc, panda_arch_in_kernel(panda_vcpu.cs), all);
 }
 
 void panda_stream_exception(uint64_t pc, bool kernel, uint64_t number,
@@ -234,15 +239,16 @@ void panda_stream_exception(uint64_t pc, bool kernel, uint64_t number,
         [PANDA_FIELD_INTERRUPT] = interrupt,
     };
 
-    put_event(PANDA_STREAM_EXCEPTION, pc, all);
+    put_event(PANDA_STREAM_EXCEPTION, pc, kernel, all);
 }
 
 void panda_stream_io(uint64_t pc, bool port, uint64_t addr, unsigned size,
                      bool write, uint64_t value)
 {
+    bool kernel = panda_arch_in_kernel(panda_vcpu.cs);
     uint64_t all[PANDA_STREAM_FIELDS] = {
         [PANDA_FIELD_PC] = pc,
-        [PANDA_FIELD_KERNEL] = panda_arch_in_kernel(panda_vcpu.cs),
+        [PANDA_FIELD_KERNEL] = kernel,
         [PANDA_FIELD_ADDR] = addr,
         [PANDA_FIELD_SIZE] = size,
         [PANDA_FIELD_VALUE] = value,
@@ -250,5 +256,5 @@ void panda_stream_io(uint64_t pc, bool port, uint64_t addr, unsigned size,
         [PANDA_FIELD_PORT] = port,
     };
 
-    put_event(PANDA_STREAM_IO, pc, all);
+    put_event(PANDA_STREAM_IO, pc, kernel, all);
 }

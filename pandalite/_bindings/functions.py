@@ -958,5 +958,6 @@ class Library(NonblockingLibrary, Protocol):
     def panda_stream_close(self, stream: Address, keep_batches: bool, /) -> None:
         """Free a stream; nobody may be reading.
 
-        keep_batches: batches are still looked at, and their memory is left to them.
+        keep_batches: batches are still looked at. No more than that may be done with it then, but
+        to call this again, without keep_batches, which frees them.
         """

@@ -140,7 +140,8 @@ void panda_stream_finish(PandaStream *stream);
 /**
  * Free a stream; nobody may be reading.
  *
- * keep_batches: batches are still looked at, and their memory is left to them.
+ * keep_batches: batches are still looked at. No more than that may be done with
+ * it then, but to call this again, without keep_batches, which frees them.
  */
 void panda_stream_close(PandaStream *stream, bool keep_batches);
 
