@@ -13,6 +13,7 @@ The expression in pyproject.toml has to be what the tables say.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import subprocess
@@ -125,6 +126,7 @@ def _from_tarball(tarball: Path, names: list[str]) -> dict[str, bytes]:
     return found
 
 
+@functools.lru_cache(maxsize=1)
 def wanted() -> dict[Path, bytes]:
     """The licence texts of what is compiled in, by their place in ``licenses/``."""
     texts: dict[Path, bytes] = {}

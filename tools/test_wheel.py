@@ -40,7 +40,8 @@ TRIES = 3
 #: Debian suite -> further packages, which Pythons to use. The oldest suite with a
 #: Python that is new enough, and the newest.
 SUITES: dict[str, tuple[list[str], list[str]]] = {
-    "bullseye": ([], ["python3"]),
+    # pip needs distutils there, which Debian has in a package of its own.
+    "bullseye": (["python3-distutils"], ["python3"]),
     "sid": (["python3.13", "python3.15"], ["python3", "python3.13", "python3.15"]),
 }
 #: The suite that PyGObject is taken from.
