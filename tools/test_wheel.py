@@ -1,6 +1,7 @@
 """Try a wheel where it has never been: fresh environments, bare Debian systems.
 
     python tools/test_wheel.py [--wheel FILE] [--only venvs|roots|glib] [--suite SUITE ...]
+    python tools/test_wheel.py --prepare DIR    only what `wheel_bare.py all` needs
 
 - A virtual environment with every CPython from 3.9 on that this machine has.
 - Minimal Debian systems (debootstrap) of the oldest and the newest suite, with
@@ -28,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import host_packages
 from debian import KEYRING, ArchiveError, mirror_uri
 from project import ROOT, BuildError, cache_dir, digest, locked
 
@@ -102,6 +104,14 @@ def pip_for(pips: dict[str, Path], version: str) -> Path:
     return pips["3.9" if version.startswith("3.9") else "3.13"]
 
 
+def prepare(wheel: Path, folder: Path) -> None:
+    """Fill a directory for ``python3 wheel_bare.py all`` in a system without a network."""
+    folder.mkdir(parents=True)
+    wheelhouse(wheel, folder)
+    for name in ("wheel_bare.py", "wheel_smoke.py"):
+        shutil.copy(TOOLS / name, folder)
+
+
 # Environments of this machine's Pythons
 
 
@@ -164,7 +174,7 @@ def debian_system(suite: str, packages: list[str]) -> Path:
     """A minimal Debian system with some packages in the build cache, made if missing."""
     if os.geteuid() != 0:
         raise BuildError("making a Debian system needs root")
-    if not shutil.which("debootstrap"):
+    if not shutil.which("debootstrap") and not host_packages.install(["debootstrap"]):
         raise BuildError("debootstrap is missing: apt-get install debootstrap")
     root = cache_dir() / "roots" / f"{suite}-{digest(' '.join(packages))}"
     with locked(root.with_suffix(".lock")):
@@ -321,8 +331,12 @@ def main() -> int:
     parser.add_argument("--wheel", type=Path, help="default: the one in dist")
     parser.add_argument("--only", choices=["venvs", "roots", "glib"])
     parser.add_argument("--suite", action="append", help=f"default: {', '.join(SUITES)}")
+    parser.add_argument("--prepare", type=Path, metavar="DIR", help="only fill this directory")
     given = parser.parse_args()
     try:
+        if given.prepare:
+            prepare(given.wheel or newest_wheel(), given.prepare)
+            return 0
         found = list(everything(given))
     except (BuildError, ArchiveError) as error:
         found = [str(error)]

@@ -2,6 +2,8 @@
 
     python3 wheel_bare.py install VENV PIP WHEELS     as root
     python3 wheel_bare.py demo VENV DEMO              as an ordinary user
+    python3 wheel_bare.py all                         in a container; test_wheel.py
+                                                      --prepare fills its directory
 
 Standard library only. The last line of the output is JSON: times and sizes.
 """
@@ -12,6 +14,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 
@@ -78,5 +81,26 @@ def demo(venv: str, program: str) -> dict[str, object]:
     }
 
 
+def everything() -> dict[str, object]:
+    """Install from the directory this file is in, and run the smoke test."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    pips = os.path.join(here, "pip", "3.9" if sys.version_info < (3, 10) else "3.13")
+    with tempfile.TemporaryDirectory() as scratch:
+        venv = os.path.join(scratch, "venv")
+        (pip,) = os.listdir(pips)
+        made = install(venv, os.path.join(pips, pip), os.path.join(here, "wheels"))
+        said = subprocess.run(
+            [os.path.join(venv, "bin", "python"), os.path.join(here, "wheel_smoke.py")],
+            check=True,
+            stdout=subprocess.PIPE,
+            cwd=scratch,
+            env={**os.environ, "PANDALITE_HOME": os.path.join(scratch, "home")},
+        )
+    ran = json.loads(said.stdout.decode().splitlines()[-1])
+    return {**made, **ran}
+
+
+COMMANDS = {"install": install, "demo": demo, "all": everything}
+
 if __name__ == "__main__":
-    print(json.dumps((install if sys.argv[1] == "install" else demo)(*sys.argv[2:])))
+    print(json.dumps(COMMANDS[sys.argv[1]](*sys.argv[2:])))
