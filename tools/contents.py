@@ -26,6 +26,9 @@ from toolchain import GLIBC, toolchain
 #: tools/build_guests_package.py.
 GUEST = "x86_64"
 
+#: What the build tools of csrc/qemu/build-requirements.txt want.
+BUILD_PYTHON = (3, 10)
+
 #: Host architectures there are wheels for.
 HOSTS = ("x86_64",)
 
@@ -61,6 +64,11 @@ def make() -> float:
     Returns the seconds it took.
     """
     machine = host()
+    if sys.version_info < BUILD_PYTHON:
+        raise BuildError(
+            "building needs Python 3.10 or newer, which meson wants; a wheel built with it "
+            "installs in this Python too"
+        )
     start = time.monotonic()
     if host_packages.main():
         raise BuildError("the build needs Debian packages that are missing, see above")
