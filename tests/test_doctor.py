@@ -213,6 +213,24 @@ def test_code_memory_refused() -> None:
     assert "because of: code memory" in found["self-test"].text
 
 
+def test_memory_deny_write_execute() -> None:
+    set_mdwe, refuse_gain = 65, 1
+    prctl = ctypes.CDLL(None).prctl
+
+    def refuse() -> None:
+        assert prctl(set_mdwe, refuse_gain, 0, 0, 0) == 0
+
+    child = subprocess.run(
+        [sys.executable, "-c", f"import ctypes; p = ctypes.CDLL(None).prctl\n"
+         f"raise SystemExit(p({set_mdwe}, {refuse_gain}, 0, 0, 0) != 0)"],
+    )  # fmt: skip
+    if child.returncode:
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    found = results(before=refuse)
+    assert failed(found) == {"code memory"}
+    assert "MemoryDenyWriteExecute=no" in found["code memory"].remedy
+
+
 def test_small_address_space() -> None:
     import resource
 

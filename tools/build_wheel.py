@@ -89,8 +89,10 @@ def twice(wheel: Path) -> None:
         seed_cache(cache)
         again = hatchling(tree, "wheel", Path(scratch) / "out", cache)
         found = difference(wheel, again)
-    if found:
-        raise BuildError("the second wheel differs:\n  " + "\n  ".join(found))
+        if found:
+            kept = wheel.with_suffix(".second")
+            shutil.copyfile(again, kept)
+            raise BuildError(f"the second wheel, {kept}, differs:\n  " + "\n  ".join(found))
     took = time.monotonic() - start
     print(f"built again from sources in {took:.0f} s: equal, SHA-256 {file_sha256(wheel)}")
 
