@@ -47,6 +47,9 @@ TEST_TIMEOUT = 60.0
 #: Bytes of address space below which QEMU cannot have its code cache.
 ADDRESS_SPACE = 4 << 30
 
+#: QEMU's option to have two mappings of the translated code.
+SPLIT = "-accel tcg,thread=single,split-wx=on"
+
 _PACKAGE = Path(__file__).resolve().parent
 _REINSTALL = "install pandalite again: pip install --force-reinstall --no-deps pandalite"
 
@@ -132,6 +135,22 @@ def _writable_code() -> int:
     return error
 
 
+def _two_mappings() -> bool:
+    """Whether the same memory may be mapped twice, to be written here and executed there."""
+    try:
+        handle = os.memfd_create("pandalite-doctor")
+    except (OSError, AttributeError):
+        return False
+    try:
+        os.ftruncate(handle, mmap.PAGESIZE)
+        mmap.mmap(handle, mmap.PAGESIZE, prot=mmap.PROT_READ | mmap.PROT_EXEC).close()
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
 def _who_refuses() -> tuple[str, str]:
     """The likely reason that code may not be written, and what to do."""
     pr_get_mdwe = 66
@@ -178,6 +197,9 @@ def check_code_memory() -> Result:
     if not error:
         return Result(name, OK, "translated code can be written and executed")
     reason, remedy = _who_refuses()
+    if _two_mappings():
+        # Not for generic=, whose snapshot is made with the usual arguments.
+        remedy += f"; or, without generic=, give extra_args={SPLIT!r}, which does without"
     return Result(
         name,
         FAILED,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from guest import run_case
 
 from pandalite import __main__ as command
 from pandalite import doctor
@@ -210,7 +211,30 @@ def test_code_memory_refused() -> None:
     assert failed(found) == {"code memory"}
     assert "seccomp" in found["code memory"].text
     assert "PROT_EXEC" in found["code memory"].remedy
+    assert doctor.SPLIT in found["code memory"].remedy
     assert "because of: code memory" in found["self-test"].text
+
+
+def case_two_mappings() -> list[Any]:
+    """What the remedy says: machine code, in a process that refuses writable code."""
+    from pandalite import Panda
+
+    refuse_writable_code()
+    panda: Any = Panda("x86_64", extra_args=f"-M configurable -nographic {doctor.SPLIT}")
+
+    def setup(cpu: Any) -> None:
+        panda.map_memory("code", 0x1000, 0x400000)
+        panda.physical_memory_write(0x400000, bytes.fromhex("48ffc048ffc0"))
+        panda.arch.set_reg(cpu, "RAX", 0)
+        panda.arch.set_pc(cpu, 0x400000)
+
+    panda.cb_after_machine_init(setup)
+    end = panda.run_until(address=0x400006, timeout=20)
+    return [end.reason, panda.arch.get_reg(panda.get_cpu(), "RAX")]
+
+
+def test_remedy_of_refused_code_memory() -> None:
+    assert run_case(case_two_mappings) == ["address", 2]
 
 
 def test_memory_deny_write_execute() -> None:
