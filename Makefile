@@ -76,7 +76,7 @@ check-wheel: venv
 	$(PY) tools/check_wheel.py
 
 test-wheel: venv
-	$(PY) tools/test_wheel.py
+	$(PY) tools/try_wheel.py
 
 sources: venv packages
 	$(PY) tools/gather_sources.py

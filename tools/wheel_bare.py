@@ -1,8 +1,8 @@
-"""Run in a bare system, by tools/test_wheel.py: install the wheel, start the demo.
+"""Run in a bare system, by tools/try_wheel.py: install the wheel, start the demo.
 
     python3 wheel_bare.py install VENV PIP WHEELS     as root
     python3 wheel_bare.py demo VENV DEMO              as an ordinary user
-    python3 wheel_bare.py all                         in a container; test_wheel.py
+    python3 wheel_bare.py all                         in a container; try_wheel.py
                                                       --prepare fills its directory
 
 Standard library only. The last line of the output is JSON: times and sizes.

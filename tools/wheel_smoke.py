@@ -1,4 +1,4 @@
-"""Run in an installation of a wheel, by tools/test_wheel.py: does it work?
+"""Run in an installation of a wheel, by tools/try_wheel.py: does it work?
 
     python wheel_smoke.py [--gi]
 

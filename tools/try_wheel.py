@@ -1,7 +1,7 @@
 """Try a wheel where it has never been: fresh environments, bare Debian systems.
 
-    python tools/test_wheel.py [--wheel FILE] [--only venvs|roots|glib] [--suite SUITE ...]
-    python tools/test_wheel.py --prepare DIR    only what `wheel_bare.py all` needs
+    python tools/try_wheel.py [--wheel FILE] [--only venvs|roots|glib] [--suite SUITE ...]
+    python tools/try_wheel.py --prepare DIR    only what `wheel_bare.py all` needs
 
 - A virtual environment with every CPython from 3.9 on that this machine has.
 - Minimal Debian systems (debootstrap) of the oldest and the newest suite, with
@@ -341,7 +341,7 @@ def main() -> int:
     except (BuildError, ArchiveError) as error:
         found = [str(error)]
     for line in found:
-        print(f"test_wheel: {line}", file=sys.stderr)
+        print(f"try_wheel: {line}", file=sys.stderr)
     return 1 if found else 0
 
 
