@@ -177,7 +177,8 @@ bool panda_listeners_fix_pc(void)
 
     PANDA_FOR_EACH_LISTENER(l) {
         if (l->points && (l->emit || l->emit_access || l->filter.spec.n_pc
-                          || l->filter.spec.once_per_block)) {
+                          || l->filter.spec.once_per_block
+                          || l->points & BIT(PANDA_POINT_BRANCH))) {
             return true;
         }
     }
@@ -236,7 +237,8 @@ int panda_listener_add(PandaListener *listener)
     listener->enabled = true;
     start_count(listener);
     listener->counts_inline = listener->points
-        && !(listener->points & PANDA_MEMORY_POINTS)
+        && !(listener->points & (PANDA_MEMORY_POINTS
+                                 | BIT(PANDA_POINT_BRANCH)))
         && listener->filter.spec.every > 1
         && !listener->filter.spec.once_per_block;
     qatomic_set(&by_slot[slot], listener);

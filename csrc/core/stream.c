@@ -212,6 +212,10 @@ static bool check_spec(const PandaStreamSpec *spec)
             | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_ADDR)
             | BIT(PANDA_FIELD_SIZE) | BIT(PANDA_FIELD_VALUE)
             | BIT(PANDA_FIELD_WRITE) | BIT(PANDA_FIELD_PORT),
+        [PANDA_STREAM_CALL] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
+            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_TARGET)
+            | BIT(PANDA_FIELD_SP) | BIT(PANDA_FIELD_DEPTH)
+            | BIT(PANDA_FIELD_RETURNS),
     };
 
     if (spec->kind >= PANDA_STREAM_KINDS) {
