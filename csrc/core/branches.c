@@ -121,7 +121,7 @@ static Frame *frame(const CallStack *stack, unsigned index)
     return &g_array_index(stack->frames, Frame, index);
 }
 
-/* What was left without a return, by longjmp() for one, has its frame below. */
+/* What was left without a return, by longjmp() for one, has frames below. */
 static void drop_below(CallStack *stack, uint64_t sp)
 {
     unsigned n = stack->frames->len;

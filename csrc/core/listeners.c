@@ -321,7 +321,7 @@ void panda_listeners_flushed(void)
     plain_points_compiled = plain_registered;
     pthread_mutex_unlock(&panda_registry_lock);
     if (list && panda_vcpu.cs) {
-        /* Work that was queued for them before they were closed comes first. */
+        /* Work that was queued for them before they were closed is first. */
         async_run_on_cpu(panda_vcpu.cs, free_retired_on_cpu,
                          RUN_ON_CPU_HOST_PTR(list));
     } else {

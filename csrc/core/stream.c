@@ -107,8 +107,8 @@ static bool has_to_go(PandaStream *s)
     CPUState *cs = panda_vcpu.cs;
 
     /* With the big lock it must not wait for anybody. */
-    return s->stopped || panda_dead() || bql_locked() || qatomic_read(&cs->stop)
-        || qatomic_read(&cs->exit_request)
+    return s->stopped || panda_dead() || bql_locked()
+        || qatomic_read(&cs->stop) || qatomic_read(&cs->exit_request)
         || qatomic_read(&panda_gate_closed);
 }
 
