@@ -7,6 +7,11 @@
 #   make test-guests     build all tiny guests, and boot and use each
 #   make debian-guests   build the fuller guests of DEBIAN_GUESTS, which have a disk
 #   make guests-package  the companion package with the guests, into dist/
+#   make wheel           the package itself, into dist/; `make sdist` its source
+#   make wheel-twice     the same, and again from nothing elsewhere: equal bytes?
+#   make check-wheel     check what is in dist/ before anybody gets it
+#   make test-wheel      install it in fresh environments and bare Debian roots; run it
+#   make sources         the complete source of what is in the wheels, into dist/
 #   make bindings        regenerate pandalite/_bindings/ from the C headers
 #   make check           lint, types, drift of generated files
 #   make soak            use everything at random for MINUTES (10) on x86_64 and on arm
@@ -25,7 +30,7 @@ STAMP := $(VENV)/.complete
 
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-guests core guests debian-guests guests-package firmware bindings check bench soak clean venv packages
+.PHONY: demo test test-guests core guests debian-guests guests-package wheel sdist wheel-twice check-wheel test-wheel sources firmware bindings check bench soak clean venv packages
 
 demo: venv packages
 	$(PY) tools/build_core.py x86_64
@@ -60,12 +65,31 @@ test-guests: venv core firmware guests
 guests-package: venv
 	$(PY) tools/build_guests_package.py
 
+wheel: venv packages
+	$(PY) tools/build_wheel.py
+
+wheel-twice: venv packages
+	$(PY) tools/build_wheel.py --twice
+
+sdist: venv
+	$(PY) tools/build_wheel.py --sdist
+
+check-wheel: venv
+	$(PY) tools/check_wheel.py
+
+test-wheel: venv
+	$(PY) tools/try_wheel.py
+
+sources: venv packages
+	$(PY) tools/gather_sources.py
+
 bindings: core
 	$(PY) tools/gen_ctypes.py
 	$(PY) tools/build_core.py --layouts
 
-check: venv core
+check: venv core firmware guests
 	$(PY) tools/gen_ctypes.py --check
+	$(PY) tools/licences.py --check
 	$(PY) tools/build_core.py --layouts --check
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .

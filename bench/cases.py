@@ -23,11 +23,11 @@ def cpu_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _with_guest(work: Callable[[Any], Any], **kwargs: Any) -> Any:
+def _with_guest(work: Callable[[Any], Any], arch: str = "x86_64") -> Any:
     """Run work(panda) beside a guest that was reverted to its root snapshot."""
     from pandalite import Panda
 
-    panda = Panda(generic="x86_64", **kwargs)
+    panda = Panda(generic=arch)
     results = []
 
     @panda.queue_blocking
@@ -41,7 +41,7 @@ def _with_guest(work: Callable[[Any], Any], **kwargs: Any) -> Any:
     return results[0]
 
 
-def plain(command: str, size: int, rounds: int) -> list[float]:
+def plain(command: str, size: int, rounds: int, arch: str = "x86_64") -> list[float]:
     """CPU seconds of a guest command, nothing registered."""
 
     def work(panda: Any) -> list[float]:
@@ -49,7 +49,7 @@ def plain(command: str, size: int, rounds: int) -> list[float]:
         panda.run_serial_cmd(line)
         return [_cost(panda, line) for _ in range(rounds)]
 
-    return _with_guest(work)
+    return _with_guest(work, arch)
 
 
 def _cost(panda: Any, line: str) -> float:
@@ -58,7 +58,7 @@ def _cost(panda: Any, line: str) -> float:
     return cpu_seconds() - start
 
 
-def stock(command: str, size: int, rounds: int, emulator: str) -> list[float]:
+def stock(command: str, size: int, rounds: int, emulator: str, arch: str = "x86_64") -> list[float]:
     """CPU seconds of the same command in stock QEMU, from the same snapshot."""
     from pathlib import Path
 
@@ -67,8 +67,8 @@ def stock(command: str, size: int, rounds: int, emulator: str) -> list[float]:
     from pandalite.lifecycle import firmware_directories
     from pandalite.qcows import Qcows, cache
 
-    image = Qcows.get_qcow_info("x86_64")
-    disk = cache.private_copy(Path(Qcows.get_qcow("x86_64")))
+    image = Qcows.get_qcow_info(arch)
+    disk = cache.private_copy(Path(Qcows.get_qcow(arch)))
     ours, theirs = socket.socketpair()
     words = machine_arguments(
         library=emulator,
@@ -250,6 +250,25 @@ def start_up(rounds: int) -> dict[str, float]:
         "construct": best[2],
         "revert_sync (median)": _with_guest(work),
     }
+
+
+def second_start(name: str, rounds: int) -> list[float]:
+    """Wall seconds of a process that starts a guest from its snapshot and asks it something."""
+    code = (
+        f"from pandalite import Panda; p = Panda(generic={name!r})\n"
+        "@p.queue_blocking\n"
+        "def work():\n"
+        "    p.revert_sync('root'); assert p.run_serial_cmd('echo $((6*7))') == '42'\n"
+        "    p.end_analysis()\n"
+        "p.run()"
+    )
+    times = []
+    for _ in range(rounds + 1):
+        start = time.monotonic()
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, timeout=300)
+        times.append(time.monotonic() - start)
+    # The first may have made the snapshot.
+    return times[1:]
 
 
 #: Filters that let nothing pass, or next to nothing.

@@ -239,3 +239,45 @@ def test_run_until(arch: str) -> None:
     assert count > 20
     again = run_case(case_run_until, arch, str(elf), count, timeout=90)
     assert again == ["address", True, "count", at, count]
+
+
+def case_pc_after_blocks(arch: str, elf_path: str) -> dict[str, int]:
+    """What the pc is after a block, compared with where the next one begins."""
+    elf = Path(elf_path)
+    symbols = symbols_of(elf)
+    seen: Counter[str] = Counter()
+    after: list[int] = []
+    words = [*build_baremetal.machine_words(arch, elf), "-serial", "null"]
+    panda = Panda(arch=arch, mem="64M", extra_args=words)
+
+    @panda.cb_before_block_exec(enabled=False)
+    def before(cpu: Any, tb: Any) -> None:
+        for pc in after:
+            seen["next" if pc == tb.pc else "elsewhere"] += 1
+        after.clear()
+        if tb.pc == symbols["power_off"]:
+            panda.end_analysis()
+
+    @panda.cb_after_block_exec(enabled=False)
+    def behind(cpu: Any, tb: Any, exit_code: int) -> None:
+        if exit_code <= 1:
+            pc = panda.current_pc(cpu)
+            seen["registers"] += pc == panda.arch.get_pc(cpu)
+            after.append(pc)
+
+    @panda.cb_before_block_translate
+    def start(cpu: Any, pc: int) -> None:
+        if pc == symbols["_start"]:
+            panda.enable_all_callbacks()
+
+    panda.run()
+    return dict(seen)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_pc_after_blocks(arch: str) -> None:
+    seen = run_case(case_pc_after_blocks, arch, str(build_baremetal.build(arch)), timeout=60)
+    assert seen["next"] > 5000
+    assert seen["registers"] >= seen["next"]
+    # Exceptions and interrupts come between.
+    assert seen.get("elsewhere", 0) < CALLS + 100

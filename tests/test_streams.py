@@ -24,7 +24,7 @@ def case_same(arch: str, elf_path: str) -> dict[str, Any]:
     stopped: list[bool] = []
     found: dict[str, Any] = {}
 
-    words = build_baremetal.machine_words(arch, elf)
+    words = [*build_baremetal.machine_words(arch, elf), "-serial", "null"]
     panda = Panda(arch=arch, mem="64M", extra_args=words)
     objects: dict[str, Any] = {}
 
@@ -148,7 +148,8 @@ def case_icount(arch: str, elf_path: str) -> list[int]:
     """Count all instructions from the power-on to the end, with -icount."""
     elf = Path(elf_path)
     end = symbols_of(elf)["power_off"]
-    words = [*build_baremetal.machine_words(arch, elf), "-icount", "shift=1,sleep=off"]
+    words = [*build_baremetal.machine_words(arch, elf), "-serial", "null"]
+    words += ["-icount", "shift=1,sleep=off"]
     panda = Panda(arch=arch, mem="64M", extra_args=words)
     whole = panda.counter("insn")
     kernel = panda.counter("insn", kernel=True)

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import build_core
 import build_guest
+import build_wheel
+import contents
+import licences
+import sbom
 from project import LIB, ROOT, BuildError
-
-#: Travels in the main package.
-IN_PANDALITE = "x86_64"
 
 _PROJECT = """\
 [build-system]
@@ -33,12 +33,16 @@ name = "pandalite-guests"
 version = "{version}"
 description = "Tiny Linux guests for pandalite"
 requires-python = ">=3.9"
-license = "GPL-2.0-or-later AND LGPL-2.1-or-later AND GPL-3.0-or-later"
+license = "{licence}"
+license-files = ["licenses/**/*"]
 readme = "README.md"
 
 [tool.hatch.build.targets.wheel]
 packages = ["pandalite_guests"]
+sbom-files = ["{bill}"]
 """
+
+_BILL = "pandalite-guests.cdx.json"
 
 _README = """\
 Tiny Linux guests for [pandalite](https://pypi.org/project/pandalite/): {names}.
@@ -54,24 +58,32 @@ def make(names: list[str], output: Path) -> Path:
     if build_guest.main(names):
         raise BuildError("not all guests could be built")
     version = build_core.version()
-    output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pandalite-guests-") as scratch:
         tree = Path(scratch)
         package = tree / "pandalite_guests"
-        for name in names:
-            shutil.copytree(LIB / "guests" / name, package / "guests" / name)
+        guests = [package / "guests" / name for name in names]
+        components = []
+        for name, guest in zip(names, guests):
+            manifest = contents.guest_manifest(LIB / "guests" / name)
+            # Nothing else that may lie there.
+            for file in [*manifest["files"], "manifest.json"]:
+                (guest / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(LIB / "guests" / name / file, guest / file)
+            components += sbom.guest(manifest, f"pandalite_guests/guests/{name}")
+        licence = " AND ".join(sorted(licences.guest_terms(guests)))
         (package / "__init__.py").write_text('"""Tiny Linux guests for pandalite."""\n')
-        (tree / "pyproject.toml").write_text(_PROJECT.format(version=version))
+        shutil.copytree(licences.COMMON, tree / "licenses" / "common")
+        sbom.write(tree / _BILL, sbom.document("pandalite-guests", licence, components))
+        (tree / "pyproject.toml").write_text(
+            _PROJECT.format(version=version, licence=licence, bill=_BILL)
+        )
         (tree / "README.md").write_text(_README.format(names=", ".join(names)))
-        command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(output)]
-        if subprocess.run([*command, str(tree)]).returncode:
-            raise BuildError("pip could not make the wheel; its message is above")
-    return max(output.glob("pandalite_guests-*.whl"), key=lambda p: p.stat().st_mtime)
+        return build_wheel.hatchling(tree, "wheel", output)
 
 
 def main() -> int:
     """The command; returns the exit status."""
-    known = [name for name in build_guest.architectures() if name != IN_PANDALITE]
+    known = [name for name in build_guest.architectures() if name != contents.GUEST]
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("arch", nargs="*", help=f"of: {', '.join(known)}")
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="default: dist")

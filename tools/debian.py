@@ -178,17 +178,23 @@ class Archive:
                 raise ArchiveError(f"apt-get download {package} left no file in {self.downloads}")
         return files
 
-    def source(self, package: str) -> list[Path]:
-        """Download a source package; returns its files, the .dsc last.
-
-        A mirror may lack single files of a source package: what is missing is
-        left out of the result, and it is the caller's part to cope.
-        """
+    def source_names(self, package: str) -> list[str]:
+        """Names of a source package's files; ``package`` may be ``name=version``."""
         self.update()
         listing = self._run(["apt-get", "source", "--only-source", "--print-uris", package])
         names = re.findall(r"'[^']+' (\S+) \d+ \S+", listing)
         if not names:
             raise ArchiveError(f"no source package {package} in {self.suite}")
+        return names
+
+    def source(self, package: str) -> list[Path]:
+        """Download a source package; returns its files, the .dsc last.
+
+        ``package`` may be ``name=version``. A mirror may lack single files of a
+        source package: what is missing is left out of the result, and it is the
+        caller's part to cope.
+        """
+        names = self.source_names(package)
         if not all((self.downloads / n).exists() for n in names):
             try:
                 self._run(

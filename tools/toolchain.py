@@ -74,6 +74,8 @@ class Toolchain:
             PATH=f"{self.bin}:{self.venv}/bin:{os.environ['PATH']}",
             ZIG_GLOBAL_CACHE_DIR=str(cache_dir() / "zig"),
             ZIG_LOCAL_CACHE_DIR=str(cache_dir() / "zig"),
+            # QEMU's decodetree.py writes functions in the order of a set.
+            PYTHONHASHSEED="0",
             LC_ALL="C",
         )
         return env

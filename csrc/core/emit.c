@@ -60,30 +60,36 @@ static TCGv_i64 emit_countdown(PandaListener *l)
 TCGLabel *panda_emit_guard(uint64_t mask, const uint64_t *done)
 {
     TCGLabel *skip = gen_new_label();
-    TCGv_i64 wanted = load_word(&panda_words.live);
-    uint64_t plain = mask;
+    PandaListener *counting[PANDA_SLOTS];
+    unsigned n = 0;
     PandaListener *l;
+    TCGv_i64 wanted;
 
     PANDA_FOR_EACH_LISTENER(l) {
         if ((mask & BIT_ULL(l->slot)) && l->counts_inline) {
-            plain &= ~BIT_ULL(l->slot);
+            mask &= ~BIT_ULL(l->slot);
+            counting[n++] = l;
         }
     }
-    tcg_gen_andi_i64(wanted, wanted, plain);
+    if (n == 1 && mask == PANDA_ASK && !done) {
+        /* It is asked by its count too: panda_live_ask(). */
+        tcg_gen_brcondi_i64(TCG_COND_GT, emit_countdown(counting[0]), 0, skip);
+        return skip;
+    }
+    wanted = load_word(&panda_words.live);
+    tcg_gen_andi_i64(wanted, wanted, mask);
     if (done) {
         TCGv_i64 done_bits = panda_emit_load_u64(done);
 
         tcg_gen_andc_i64(wanted, wanted, done_bits);
     }
-    PANDA_FOR_EACH_LISTENER(l) {
-        if ((mask & BIT_ULL(l->slot)) && l->counts_inline) {
-            TCGv_i64 left = emit_countdown(l);
+    for (unsigned i = 0; i < n; i++) {
+        TCGv_i64 left = emit_countdown(counting[i]);
 
-            /* Not positive: left - 1 has its sign bit set. */
-            tcg_gen_subi_i64(left, left, 1);
-            tcg_gen_sari_i64(left, left, 63);
-            tcg_gen_or_i64(wanted, wanted, left);
-        }
+        /* Not positive: left - 1 has its sign bit set. */
+        tcg_gen_subi_i64(left, left, 1);
+        tcg_gen_sari_i64(left, left, 63);
+        tcg_gen_or_i64(wanted, wanted, left);
     }
     tcg_gen_brcondi_i64(TCG_COND_EQ, wanted, 0, skip);
     return skip;

@@ -10,6 +10,7 @@
 
 PandaListenerList *panda_listeners;
 PandaWords panda_words;
+PandaAccessFilter panda_access_filters[PANDA_SLOTS];
 bool panda_asid_watched;
 pthread_mutex_t panda_registry_lock = PTHREAD_MUTEX_INITIALIZER;
 
@@ -22,6 +23,7 @@ static uint32_t plain_registered;
 static uint32_t plain_enabled;
 
 static uint64_t current_asid;
+static bool any_counts_inline;
 
 static bool *flags;
 static unsigned n_flags;
@@ -74,6 +76,9 @@ bool panda_filter_init(PandaFilterState *state, const PandaFilter *spec)
     if (spec->once_per_block) {
         state->seen = g_hash_table_new_full(g_int64_hash, g_int64_equal,
                                             g_free, NULL);
+        state->done = g_new(uint64_t, PANDA_ONCE_INDEX(UINT64_MAX) + 1);
+        /* No block begins there. */
+        memset(state->done, 0xff, (PANDA_ONCE_INDEX(UINT64_MAX) + 1) * 8);
     }
     return true;
 }
@@ -86,6 +91,7 @@ void panda_filter_clear(PandaFilterState *state)
     if (state->seen) {
         g_hash_table_destroy(state->seen);
     }
+    g_free(state->done);
     *state = (PandaFilterState) { 0 };
 }
 
@@ -121,7 +127,7 @@ static bool is_on(const PandaListener *l)
 void panda_live_update(void)
 {
     uint64_t live = plain_enabled, old;
-    bool watched = false;
+    bool watched = false, counts = false;
     PandaListener *l;
 
     PANDA_FOR_EACH_LISTENER(l) {
@@ -130,8 +136,10 @@ void panda_live_update(void)
         live |= (uint64_t)on << l->slot;
         qatomic_set(&panda_words.on[l->slot], on ? UINT64_MAX : 0);
         watched |= l->filter.spec.n_asid != 0;
+        counts |= l->counts_inline;
     }
     qatomic_set(&panda_asid_watched, watched);
+    qatomic_set(&any_counts_inline, counts);
     /* The CPU thread sets and clears this bit without the lock. */
     do {
         old = qatomic_read(&panda_live);
@@ -139,13 +147,43 @@ void panda_live_update(void)
              != old);
 }
 
+/*
+ * What is taken from the counts of listeners while the next start of a block
+ * is to call out: some code looks at nothing but a count.
+ */
+#define ASK_COUNT (INT64_MAX / 2)
+
+static void start_count(PandaListener *listener)
+{
+    bool asked = qatomic_read(&panda_live) & PANDA_ASK;
+
+    panda_words.left[listener->slot] = MAX(listener->filter.spec.every, 1)
+        - (asked && listener->counts_inline ? ASK_COUNT : 0);
+}
+
 void panda_live_ask(bool ask)
 {
+    PandaListener *l;
+
+    if (ask == !!(qatomic_read(&panda_live) & PANDA_ASK)) {
+        return;
+    }
     if (ask) {
         qatomic_or(&panda_live, PANDA_ASK);
-    } else if (qatomic_read(&panda_live) & PANDA_ASK) {
+    } else {
         qatomic_and(&panda_live, ~PANDA_ASK);
     }
+    if (!qatomic_read(&any_counts_inline)) {
+        return;
+    }
+    /* start_count() must not come between. */
+    pthread_mutex_lock(&panda_registry_lock);
+    PANDA_FOR_EACH_LISTENER(l) {
+        if (l->counts_inline) {
+            panda_words.left[l->slot] += ask ? -ASK_COUNT : ASK_COUNT;
+        }
+    }
+    pthread_mutex_unlock(&panda_registry_lock);
 }
 
 void panda_live_asid(uint64_t asid)
@@ -214,9 +252,26 @@ static PandaListenerList *copy_list(unsigned n, const PandaListener *without)
     return list;
 }
 
-static void start_count(PandaListener *listener)
+/* Without what only the closer look knows. */
+static void make_access_filter(const PandaListener *l)
 {
-    panda_words.left[listener->slot] = MAX(listener->filter.spec.every, 1);
+    PandaAccessFilter *f = &panda_access_filters[l->slot];
+    const PandaFilter *spec = &l->filter.spec;
+    uint64_t first = UINT64_MAX, last = 0;
+
+    for (uint32_t i = 0; i < spec->n_addr; i++) {
+        first = MIN(first, spec->addr[i].first);
+        last = MAX(last, spec->addr[i].last);
+    }
+    if (!spec->n_addr || l->physical) {
+        first = 0;
+        last = UINT64_MAX;
+    }
+    f->first = first;
+    f->span = last - first;
+    f->counts = spec->every > 1 && !spec->once_per_block
+        && spec->n_addr <= 1 && !(l->physical && spec->n_addr);
+    f->done = l->filter.done;
 }
 
 int panda_listener_add(PandaListener *listener)
@@ -235,12 +290,13 @@ int panda_listener_add(PandaListener *listener)
     }
     listener->slot = slot;
     listener->enabled = true;
-    start_count(listener);
     listener->counts_inline = listener->points
         && !(listener->points & (PANDA_MEMORY_POINTS
                                  | BIT(PANDA_POINT_BRANCH)))
         && listener->filter.spec.every > 1
         && !listener->filter.spec.once_per_block;
+    start_count(listener);
+    make_access_filter(listener);
     qatomic_set(&by_slot[slot], listener);
     list = copy_list(n + 1, NULL);
     list->item[list->n++] = listener;
@@ -384,6 +440,7 @@ static void exhaust(PandaListener *l)
 
 static bool is_first_of_block(PandaFilterState *f, uint64_t block_pc)
 {
+    f->done[PANDA_ONCE_INDEX(block_pc)] = block_pc;
     if (g_hash_table_contains(f->seen, &block_pc)) {
         return false;
     }

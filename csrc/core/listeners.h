@@ -54,6 +54,8 @@ typedef struct PandaFilterState {
     uint64_t taken;
     /* Start addresses of the blocks `once_per_block` is done with. */
     GHashTable *seen;
+    /* Some of them, for a quick look: PandaAccessFilter. */
+    uint64_t *done;
 } PandaFilterState;
 
 struct PandaListener {
@@ -173,6 +175,51 @@ bool panda_listener_counts(PandaListener *listener, uint64_t block_pc);
  */
 bool panda_listener_wants(PandaListener *listener, uint64_t pc, uint64_t addr,
                           uint64_t block_pc);
+
+/*
+ * What a memory access is asked first, by slot; what passes is looked at more
+ * closely. For the one question that is asked most often.
+ */
+typedef struct PandaAccessFilter {
+    /* Addresses that may pass: from first to first + span. */
+    uint64_t first, span;
+    /* Nothing else is to be asked: events are counted down here. */
+    bool counts;
+    /* Blocks that had their event, by PANDA_ONCE_INDEX; else NULL. */
+    uint64_t *done;
+} PandaAccessFilter;
+
+#define PANDA_ONCE_INDEX(pc) (((pc) >> 1) & 1023)
+
+extern PandaAccessFilter panda_access_filters[PANDA_SLOTS];
+
+/* May a listener of a mask want an access? If not, it is counted. */
+static inline bool panda_access_may_pass(uint64_t mask, uint64_t addr)
+{
+    uint64_t live = qatomic_read(&panda_live) & mask;
+
+    if (live & (BIT_ULL(PANDA_FIRST_SLOT) - 1)) {
+        return true;
+    }
+    for (; live; live &= live - 1) {
+        unsigned slot = ctz64(live);
+        const PandaAccessFilter *f = &panda_access_filters[slot];
+
+        if (addr - f->first > f->span) {
+            continue;
+        }
+        if (f->counts && panda_words.left[slot] > 1) {
+            panda_words.left[slot]--;
+            continue;
+        }
+        if (f->done && f->done[PANDA_ONCE_INDEX(panda_vcpu.block_pc)]
+                       == panda_vcpu.block_pc) {
+            continue;
+        }
+        return true;
+    }
+    return false;
+}
 
 /*
  * Which listeners of a mask want the present event, and count it for them.

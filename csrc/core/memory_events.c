@@ -25,10 +25,19 @@
 #include "qemu/plugin-memory.h"
 #include "tcg/tcg-internal.h"
 
-/* Translation-time pc of the instruction that runs. */
-static uint64_t insn_pc;
-/* Address of the access that is being made. */
-static uint64_t access_addr;
+/*
+ * Translation-time pc of the instruction that runs, and address of the access
+ * that is being made. They are where QEMU has the values of accesses for its
+ * plugins, of which there are none: generated code reaches it at less cost
+ * than a variable.
+ */
+#define INSN_PC(cs) ((cs)->neg.plugin_mem_value_low)
+#define INSN_PC_OFFSET                                                        \
+    (offsetof(CPUState, neg.plugin_mem_value_low) - sizeof(CPUState))
+#define ACCESS_ADDR(cs) ((cs)->neg.plugin_mem_value_high)
+#define ACCESS_ADDR_OFFSET                                                    \
+    (offsetof(CPUState, neg.plugin_mem_value_high) - sizeof(CPUState))
+
 /* The access begins anew, as device memory needs an exact state. */
 static bool access_retried;
 /* The value before_store gave for the store that is being emitted. */
@@ -192,38 +201,54 @@ static uint64_t deliver(Access *a, uint64_t mask, bool after, uint64_t lo,
 
 uint64_t panda_access_address(void)
 {
-    return access_addr;
+    return ACCESS_ADDR(panda_vcpu.cs);
 }
 
-static bool is_retry(uint64_t addr)
+static bool is_retry(CPUState *cs, uint64_t addr)
 {
-    bool retry = access_retried && access_addr == addr;
+    bool retry = access_retried && ACCESS_ADDR(cs) == addr;
 
     access_retried = false;
-    access_addr = addr;
+    ACCESS_ADDR(cs) = addr;
     return retry;
 }
 
-#define ACCESS(at, is_store)                                                  \
-    &(Access) {                                                               \
-        .cs = env_cpu(env), .place = PANDA_PLACE_MEM,                         \
-        .pc = panda_exact_pc(env_cpu(env), insn_pc), .ra = GETPC(),           \
-        .addr = (at), .oi = oi, .store = (is_store),                          \
-    }
+/*
+ * Apart from the functions generated code calls, which then need no frame to
+ * find out that nobody wants the access.
+ */
+static __attribute__((noinline)) uint64_t
+deliver_access(CPUArchState *env, uintptr_t ra, uint32_t oi, uint64_t mask,
+               PandaPoint point, uint64_t lo, uint64_t hi)
+{
+    CPUState *cs = env_cpu(env);
+    Access access = {
+        .cs = cs, .place = PANDA_PLACE_MEM,
+        .pc = panda_exact_pc(cs, INSN_PC(cs)), .ra = ra,
+        .addr = ACCESS_ADDR(cs), .oi = oi,
+        .store = point == PANDA_POINT_BEFORE_STORE
+            || point == PANDA_POINT_AFTER_STORE,
+    };
+    bool after = point == PANDA_POINT_AFTER_LOAD
+        || point == PANDA_POINT_AFTER_STORE;
+
+    return deliver(&access, mask, after, lo, hi);
+}
 
 static void before_load(CPUArchState *env, uint64_t addr, uint32_t oi,
                         uint64_t mask)
 {
-    if (!is_retry(addr) && (qatomic_read(&panda_live) & mask)) {
-        deliver(ACCESS(addr, false), mask, false, 0, 0);
+    if (!is_retry(env_cpu(env), addr) && panda_access_may_pass(mask, addr)) {
+        deliver_access(env, GETPC(), oi, mask, PANDA_POINT_BEFORE_LOAD, 0, 0);
     }
 }
 
 static uint64_t before_store(CPUArchState *env, uint64_t addr, uint32_t oi,
                              uint64_t lo, uint64_t hi, uint64_t mask)
 {
-    if (!is_retry(addr) && (qatomic_read(&panda_live) & mask)) {
-        return deliver(ACCESS(addr, true), mask, false, lo, hi);
+    if (!is_retry(env_cpu(env), addr) && panda_access_may_pass(mask, addr)) {
+        return deliver_access(env, GETPC(), oi, mask,
+                              PANDA_POINT_BEFORE_STORE, lo, hi);
     }
     return lo;
 }
@@ -231,16 +256,17 @@ static uint64_t before_store(CPUArchState *env, uint64_t addr, uint32_t oi,
 static void after_load(CPUArchState *env, uint32_t oi, uint64_t lo,
                        uint64_t hi, uint64_t mask)
 {
-    if (qatomic_read(&panda_live) & mask) {
-        deliver(ACCESS(access_addr, false), mask, true, lo, hi);
+    if (panda_access_may_pass(mask, ACCESS_ADDR(env_cpu(env)))) {
+        deliver_access(env, GETPC(), oi, mask, PANDA_POINT_AFTER_LOAD, lo, hi);
     }
 }
 
 static void after_store(CPUArchState *env, uint32_t oi, uint64_t lo,
                         uint64_t hi, uint64_t mask)
 {
-    if (qatomic_read(&panda_live) & mask) {
-        deliver(ACCESS(access_addr, true), mask, true, lo, hi);
+    if (panda_access_may_pass(mask, ACCESS_ADDR(env_cpu(env)))) {
+        deliver_access(env, GETPC(), oi, mask, PANDA_POINT_AFTER_STORE, lo,
+                       hi);
     }
 }
 
@@ -305,7 +331,7 @@ static void note_address(PandaPoint after, TCGTemp *addr)
     if (masks[after] || streamed[after]) {
         TCGv_i64 wide = addr_begin(addr);
 
-        tcg_gen_st_i64(wide, tcg_constant_ptr((intptr_t)&access_addr), 0);
+        tcg_gen_st_i64(wide, tcg_env, ACCESS_ADDR_OFFSET);
         addr_end(wide);
     }
 }
@@ -496,7 +522,7 @@ void panda_mem_insn_start(uint64_t pc, bool kernel)
         }
     }
     /* Helpers report their accesses whatever the masks say. */
-    panda_emit_store_u64(&insn_pc, pc);
+    tcg_gen_st_i64(tcg_constant_i64(pc), tcg_env, INSN_PC_OFFSET);
 }
 
 void panda_mem_flushed(void)
@@ -543,7 +569,7 @@ void __wrap_qemu_plugin_vcpu_mem_cb(CPUState *cs, uint64_t addr, uint64_t lo,
                                     uint64_t hi, MemOpIdx oi,
                                     enum qemu_plugin_mem_rw rw)
 {
-    uint64_t pc = panda_exact_pc(cs, insn_pc);
+    uint64_t pc = panda_exact_pc(cs, INSN_PC(cs));
     bool kernel = panda_arch_in_kernel(cs);
 
     for (int store = 0; store < 2; store++) {

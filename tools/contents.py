@@ -1,0 +1,129 @@
+"""What goes into a wheel: the built files, each because a manifest lists it.
+
+Makes what is missing first. Shared by the build hook, the SBOM and the checks,
+so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import build_core
+import build_guest
+import build_qemu
+import collect_firmware
+import host_packages
+from project import LIB, ROOT, BuildError, cache_dir
+from toolchain import GLIBC, toolchain
+
+#: The guest that travels in the package; the others are in the companion package,
+#: tools/build_guests_package.py.
+GUEST = "x86_64"
+
+#: What the build tools of csrc/qemu/build-requirements.txt want.
+BUILD_PYTHON = (3, 10)
+
+#: Host architectures there are wheels for.
+HOSTS = ("x86_64",)
+
+
+def host() -> str:
+    """The host architecture a wheel is made for: that of this machine."""
+    machine = platform.machine()
+    if sys.platform != "linux" or machine not in HOSTS:
+        raise BuildError(
+            f"pandalite is built on Linux for {', '.join(HOSTS)}; this is {sys.platform} {machine}"
+        )
+    return machine
+
+
+def platform_tag(machine: str) -> str:
+    """The wheel's platform tag: what the compiler is told to target."""
+    return f"manylinux_{GLIBC.replace('.', '_')}_{machine}"
+
+
+def tag(machine: str) -> str:
+    """The wheel's tag: any Python 3, as nothing in it knows Python's ABI."""
+    return f"py3-none-{platform_tag(machine)}"
+
+
+def libraries() -> list[str]:
+    """Names of the core libraries' files."""
+    return [f"libpanda-{arch}.so" for arch in build_qemu.arches()]
+
+
+def make() -> float:
+    """Build libraries, firmware and guest, as far as the build cache lacks them.
+
+    Returns the seconds it took.
+    """
+    machine = host()
+    if sys.version_info < BUILD_PYTHON:
+        raise BuildError(
+            "building needs Python 3.10 or newer, which meson wants; a wheel built with it "
+            "installs in this Python too"
+        )
+    start = time.monotonic()
+    if host_packages.main():
+        raise BuildError("the build needs Debian packages that are missing, see above")
+    print(
+        "pandalite: building what the build cache does not have; from nothing that takes "
+        "about 10 minutes on two cores",
+        flush=True,
+    )
+    names = list(build_qemu.arches())
+    qemu = build_qemu.build(toolchain(machine), names)
+    for name in names:
+        build_core.CoreBuild(qemu, name).build()
+    collect_firmware.collect()
+    build_guest.publish(build_guest.ensure(GUEST, cache_dir()), LIB / "guests" / GUEST)
+    took = time.monotonic() - start
+    print(f"pandalite: built in {took:.0f} s", flush=True)
+    return took
+
+
+def firmware_manifest() -> list[dict[str, str]]:
+    """What is known of each firmware file."""
+    records: list[dict[str, str]] = json.loads((LIB / "firmware" / "manifest.json").read_text())
+    return records
+
+
+def guest_manifest(folder: Path) -> dict[str, Any]:
+    """What is known of a guest and its files."""
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+    return manifest
+
+
+def firmware_files(records: list[dict[str, str]]) -> list[str]:
+    """Names of all files of the firmware: blobs, copyright files, manifest."""
+    blobs = {record["file"] for record in records}
+    notices = {f"LICENSE.{record['package']}" for record in records}
+    return sorted(blobs | notices | {"manifest.json"})
+
+
+def built_files() -> dict[Path, str]:
+    """The built files of a wheel and their places in it.
+
+    Nothing else that may lie in ``pandalite/_lib`` gets in.
+    """
+    found = [LIB / name for name in libraries()]
+    found += [LIB / "firmware" / name for name in firmware_files(firmware_manifest())]
+    guest = LIB / "guests" / GUEST
+    found += [guest / name for name in guest_manifest(guest)["files"]]
+    found.append(guest / "manifest.json")
+    missing = [str(path) for path in found if not path.is_file()]
+    if missing:
+        raise BuildError(f"not built: {', '.join(missing)}")
+    return {path: path.relative_to(ROOT).as_posix() for path in sorted(found)}
+
+
+def clean_environment() -> None:
+    """Drop what a build frontend set for its own Python: it is not meant for the build's."""
+    for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONNOUSERSITE"):
+        os.environ.pop(name, None)
