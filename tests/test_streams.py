@@ -180,7 +180,7 @@ def case_calls(arch: str, elf_path: str) -> dict[str, Any]:
     """The calls of the self-test guest, from its start to its end; and its blocks."""
     elf = Path(elf_path)
     symbols = symbols_of(elf)
-    words = build_baremetal.machine_words(arch, elf)
+    words = [*build_baremetal.machine_words(arch, elf), "-serial", "null"]
     panda = Panda(arch=arch, mem="64M", extra_args=words)
     calls: list[Any] = []
     filtered: dict[str, list[Any]] = {"user": [], "pc": [], "every": []}
