@@ -47,6 +47,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "mem": ("pc", "addr", "size", "value", "write", "asid", "kernel"),
     "asid": ("pc", "old", "new"),
     "exception": ("pc", "number", "interrupt", "asid", "kernel"),
+    "call": ("pc", "target", "sp", "depth", "returns", "asid", "kernel"),
     "io": ("pc", "addr", "size", "value", "write", "port", "asid", "kernel"),
 }
 
@@ -400,8 +401,8 @@ class Streams(PandaCore):
         Args:
             kind: ``"block"`` (starts of blocks), ``"edge"`` (from block to block),
                 ``"insn"``, ``"mem"`` (accesses that were made), ``"asid"`` (changes of the
-                address space), ``"exception"`` (with interrupts) or ``"io"`` (device
-                registers and ports); docs/streams.md.
+                address space), ``"exception"`` (with interrupts), ``"call"`` (calls and
+                returns) or ``"io"`` (device registers and ports); docs/streams.md.
             fields: what a record holds; default: all that the kind has.
             batch: records in a batch.
             batches: batches there may be at a time; the memory used is ``batch *

@@ -170,3 +170,86 @@ def test_instruction_counter_is_icount(arch: str) -> None:
     icount, whole, kernel, user, _ = run_case(case_icount, arch, str(build_baremetal.build(arch)))
     assert whole == icount > 10000
     assert kernel + user == whole and user > 1000
+
+
+#: Rounds of the guests' test of branches.
+ROUNDS = 1000
+
+
+def case_calls(arch: str, elf_path: str) -> dict[str, Any]:
+    """The calls of the self-test guest, from its start to its end; and its blocks."""
+    elf = Path(elf_path)
+    symbols = symbols_of(elf)
+    words = [*build_baremetal.machine_words(arch, elf), "-serial", "null"]
+    panda = Panda(arch=arch, mem="64M", extra_args=words)
+    calls: list[Any] = []
+    filtered: dict[str, list[Any]] = {"user": [], "pc": [], "every": []}
+    stacks: dict[str, int] = {}
+    stream = panda.stream("call", on_batch=calls.extend, enabled=False, batch=333)
+    where = (symbols["self_test_branches"], symbols["self_test_branches"] + 128)
+    for name, filters in (
+        ("user", {"kernel": False}),
+        ("pc", {"pc": where}),
+        ("every", {"every": 10}),
+    ):
+        panda.stream("call", on_batch=filtered[name].extend, enabled=True, **filters)
+
+    @panda.cb_before_block_translate
+    def start(cpu: Any, pc: int) -> None:
+        if pc == symbols["_start"]:
+            stream.enabled = True
+
+    names = ("self_test_memory", "self_test_branches", "self_test_timer", "self_test_user")
+
+    @panda.cb_before_block_exec(pc=[symbols[name] for name in names])
+    def stack(cpu: Any, tb: Any) -> None:
+        stacks[hex(tb.pc)] = panda.current_sp(cpu)
+
+    @panda.cb_before_block_exec(pc=symbols["power_off"])
+    def stop(cpu: Any, tb: Any) -> None:
+        panda.end_analysis()
+
+    panda.run()
+    return {"calls": calls, "stacks": stacks, **filtered}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_calls(arch: str) -> None:
+    elf = build_baremetal.build(arch)
+    symbols = symbols_of(elf)
+    found = run_case(case_calls, arch, str(elf))
+    calls = found["calls"]
+    counts = Counter(target for _, target, _, _, returns, *_ in calls if not returns)
+    # A thousand rounds, each of which calls one of four functions.
+    functions = [symbols[f"function_{n}"] for n in range(4)]
+    assert [counts[f] for f in functions] == [ROUNDS // 4] * 4
+    assert 0 < counts[symbols["mix"]] < ROUNDS
+    tests = ("self_test_memory", "self_test_branches", "self_test_timer", "self_test_user")
+    assert [counts[symbols[name]] for name in tests] == [1] * 4
+
+    # Each return leads behind the call it belongs to, from as deep, with the stack as it was.
+    begun: list[Any] = []
+    for pc, target, sp, depth, returns, _, kernel in calls:
+        if not kernel or (returns and not depth):
+            continue
+        if not returns:
+            del begun[depth - 1 :]
+            assert len(begun) == depth - 1, hex(pc)
+            begun.append((pc, sp))
+            if hex(target) in found["stacks"]:
+                assert sp == found["stacks"][hex(target)]
+        else:
+            assert depth == len(begun)
+            source, before = begun.pop()
+            assert 2 <= target - source <= 8
+            assert before <= sp <= before + 8
+    returns = [record for record in calls if record[4]]
+    of_functions = [r for r in returns if r[3] == 2]
+    # From _start to the test, from the test to the function.
+    assert len(of_functions) >= ROUNDS + counts[symbols["mix"]]
+    unmatched = [record for record in returns if not record[3]]
+    assert len(unmatched) <= 1, unmatched
+
+    low, high = symbols["self_test_branches"], symbols["self_test_branches"] + 128
+    assert found["pc"] == [r for r in calls if low <= r[0] < high]
+    assert found["user"] == [r for r in calls if not r[6]]

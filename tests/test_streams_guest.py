@@ -345,7 +345,7 @@ def case_never_read() -> dict[str, Any]:
     out["end_analysis"] = time.monotonic() - out.pop("begin")
     out["left"] = [sum(map(len, streams[0])), streams[0].delivered, streams[0].dropped]
 
-    for kind in ("edge", "mem", "insn", "exception", "io"):
+    for kind in ("edge", "mem", "insn", "exception", "io", "call"):
         waiting = threading.Event()
 
         @panda.queue_blocking
@@ -398,7 +398,7 @@ def test_a_stream_nobody_reads() -> None:
     assert found["end_analysis"] < 1.0
     total, delivered, dropped = found["left"]
     assert 2000 < total < 5000 and (delivered, dropped) == (total, 0)
-    for kind in ("edge", "mem", "insn", "exception", "io"):
+    for kind in ("edge", "mem", "insn", "exception", "io", "call"):
         assert found[f"Ctrl-C {kind}"] < 1.0, kind
     assert found["revert"][0] < 10 and "and on" in found["revert"][1]
     assert found["close"][0] < 5 and found["close"][1]
@@ -835,6 +835,41 @@ def test_kinds_without_code() -> None:
     assert any(not port and 0xFEE00000 <= addr < 0xFEE01000 for _, addr, _, _, _, port, *_ in ios)
     assert found["io False"] == found["io low"] == []
     assert found["io True"] and found["io pc"]
+
+
+def case_calls() -> dict[str, Any]:
+    """Calls of a shell and its children, and of their kernel."""
+    panda = boot()
+    records: list[Any] = []
+
+    def work() -> None:
+        fields = ("pc", "target", "depth", "returns", "kernel")
+        with panda.stream("call", fields, on_batch=records.extend):
+            panda.run_serial_cmd("ls -l / | sort | sha256sum", timeout=100)
+
+    in_guest(panda, work)
+    out: dict[str, Any] = {}
+    for kernel in (0, 1):
+        of_mode = [r for r in records if r[4] == kernel]
+        returns = [r for r in of_mode if r[3]]
+        out[str(kernel)] = [
+            len(of_mode) - len(returns),
+            len(returns),
+            len([r for r in returns if not r[2]]),
+            max(r[2] for r in of_mode),
+            all(bool(r[0] >> 63) == bool(kernel) for r in of_mode),
+        ]
+    return out
+
+
+def test_calls_of_processes() -> None:
+    found = run_case(case_calls)
+    for kernel in ("0", "1"):
+        calls, returns, unmatched, depth, right = found[kernel]
+        assert calls > 5000 and returns == pytest.approx(calls, rel=0.02)
+        assert unmatched < returns / 100, kernel
+        assert 10 < depth < 100, kernel
+        assert right
 
 
 # ---- files ----

@@ -8,6 +8,7 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/branches.h"
 #include "core/counter.h"
 #include "core/emit.h"
 #include "core/listeners.h"
@@ -144,6 +145,7 @@ void __wrap_qemu_plugin_flush_cb(void)
         blocks = next;
     }
     panda_mem_flushed();
+    panda_branches_flushed();
     panda_listeners_flushed();
     __real_qemu_plugin_flush_cb();
 }
@@ -384,6 +386,7 @@ static void emit_block_start(bool whole)
         }
         tracked |= l->tracks_blocks;
     }
+    panda_branch_block_start(b);
     if (tracked) {
         panda_emit_store_u64(&panda_vcpu.last_block_pc, b->pub.pc);
     }

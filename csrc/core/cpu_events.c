@@ -8,6 +8,7 @@
 #include "core/machine.h"
 #include "core/bare.h"
 #include "core/block_events.h"
+#include "core/branches.h"
 #include "core/listeners.h"
 #include "core/stream.h"
 #include "accel/tcg/cpu-ops.h"
@@ -142,6 +143,7 @@ static bool cpu_exec_interrupt(CPUState *cs, int request)
 
     /* While the registers are still those of the code that is left. */
     panda_block_finish_early(cs);
+    panda_branch_interrupted(cs);
     if (streamed) {
         pc = panda_arch_get_pc(cs);
         kernel = panda_arch_in_kernel(cs);
@@ -275,5 +277,6 @@ void __wrap_cpu_synchronize_all_post_init(void)
     panda_vcpu_setup(first_cpu);
     panda_arch_after_loadvm(first_cpu);
     panda_block_left();
+    panda_branches_loaded();
     panda_machine_loaded();
 }

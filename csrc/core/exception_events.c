@@ -7,6 +7,7 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/branches.h"
 #include "core/stream.h"
 #include "exec/cpu-common.h"
 #include "system/replay.h"
@@ -41,6 +42,7 @@ bool __wrap_replay_exception(void)
 
     /* While the registers are still those of the block that was left. */
     panda_block_finish_early(cs);
+    panda_branch_interrupted(cs);
     if (panda_wanted(PANDA_CB_BEFORE_HANDLE_EXCEPTION)) {
         int32_t wanted = ask(cs);
 

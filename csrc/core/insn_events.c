@@ -5,6 +5,7 @@
  */
 #include "core/internal.h"
 #include "core/block_events.h"
+#include "core/branches.h"
 #include "core/emit.h"
 #include "core/hypercall.h"
 #include "core/listeners.h"
@@ -122,6 +123,17 @@ void panda_insn_block_exit(void)
     emit_after(true);
 }
 
+/* After all that may leave the block before the instruction. */
+static void note_branch(CPUState *cs, const DisasContextBase *db)
+{
+    PandaBlock *block = panda_block_translating();
+
+    if (block && (tb_cflags(db->tb) & PANDA_CF_BLOCK)
+        && !(tb_cflags(db->tb) & CF_MEMI_ONLY)) {
+        panda_branch_insn_start(cs, db, block);
+    }
+}
+
 void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db);
 void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
 {
@@ -144,6 +156,7 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
         panda_mem_insn_start(pc, block->kernel);
     }
     if (!(cflags & PANDA_CF_INSN)) {
+        note_branch(cs, db);
         return;
     }
     if (panda_wanted(PANDA_CB_INSN_TRANSLATE)) {
@@ -174,6 +187,7 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
         }
     }
     panda_hypercall_insn_start(cs, db);
+    note_branch(cs, db);
 }
 
 void __wrap_plugin_gen_insn_end(void);

@@ -215,7 +215,8 @@ bool panda_listeners_fix_pc(void)
 
     PANDA_FOR_EACH_LISTENER(l) {
         if (l->points && (l->emit || l->emit_access || l->filter.spec.n_pc
-                          || l->filter.spec.once_per_block)) {
+                          || l->filter.spec.once_per_block
+                          || l->points & BIT(PANDA_POINT_BRANCH))) {
             return true;
         }
     }
@@ -290,7 +291,8 @@ int panda_listener_add(PandaListener *listener)
     listener->slot = slot;
     listener->enabled = true;
     listener->counts_inline = listener->points
-        && !(listener->points & PANDA_MEMORY_POINTS)
+        && !(listener->points & (PANDA_MEMORY_POINTS
+                                 | BIT(PANDA_POINT_BRANCH)))
         && listener->filter.spec.every > 1
         && !listener->filter.spec.once_per_block;
     start_count(listener);
@@ -375,7 +377,7 @@ void panda_listeners_flushed(void)
     plain_points_compiled = plain_registered;
     pthread_mutex_unlock(&panda_registry_lock);
     if (list && panda_vcpu.cs) {
-        /* Work that was queued for them before they were closed comes first. */
+        /* Work that was queued for them before they were closed is first. */
         async_run_on_cpu(panda_vcpu.cs, free_retired_on_cpu,
                          RUN_ON_CPU_HOST_PTR(list));
     } else {

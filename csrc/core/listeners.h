@@ -27,6 +27,12 @@ typedef enum PandaPoint {
     PANDA_POINTS,
 } PandaPoint;
 
+/*
+ * Calls and returns are found whatever the filters say, to know the depth; so
+ * nothing but their streams asks for it.
+ */
+#define PANDA_POINT_BRANCH 31
+
 #define PANDA_MEMORY_POINTS                                                   \
     (BIT(PANDA_POINT_BEFORE_LOAD) | BIT(PANDA_POINT_AFTER_LOAD)               \
      | BIT(PANDA_POINT_BEFORE_STORE) | BIT(PANDA_POINT_AFTER_STORE))

@@ -107,8 +107,8 @@ static bool has_to_go(PandaStream *s)
     CPUState *cs = panda_vcpu.cs;
 
     /* With the big lock it must not wait for anybody. */
-    return s->stopped || panda_dead() || bql_locked() || qatomic_read(&cs->stop)
-        || qatomic_read(&cs->exit_request)
+    return s->stopped || panda_dead() || bql_locked()
+        || qatomic_read(&cs->stop) || qatomic_read(&cs->exit_request)
         || qatomic_read(&panda_gate_closed);
 }
 
@@ -212,6 +212,10 @@ static bool check_spec(const PandaStreamSpec *spec)
             | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_ADDR)
             | BIT(PANDA_FIELD_SIZE) | BIT(PANDA_FIELD_VALUE)
             | BIT(PANDA_FIELD_WRITE) | BIT(PANDA_FIELD_PORT),
+        [PANDA_STREAM_CALL] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
+            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_TARGET)
+            | BIT(PANDA_FIELD_SP) | BIT(PANDA_FIELD_DEPTH)
+            | BIT(PANDA_FIELD_RETURNS),
     };
 
     if (spec->kind >= PANDA_STREAM_KINDS) {

@@ -86,6 +86,8 @@ extern uint32_t panda_streamed_kinds;
 void panda_stream_asid(uint64_t pc, uint64_t old_value, uint64_t new_value);
 void panda_stream_exception(uint64_t pc, bool kernel, uint64_t number,
                             bool interrupt);
+void panda_stream_call(uint64_t pc, bool kernel, uint64_t target, uint64_t sp,
+                       uint64_t depth, bool returns);
 void panda_stream_io(uint64_t pc, bool port, uint64_t addr, unsigned size,
                      bool write, uint64_t value);
 

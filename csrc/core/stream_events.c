@@ -191,6 +191,9 @@ void panda_stream_prepare(PandaStream *s, uint32_t accesses)
         s->listener.emit_access = emit_access;
         s->listener.access_made = access_made;
         break;
+    case PANDA_STREAM_CALL:
+        s->listener.points = BIT(PANDA_POINT_BRANCH);
+        break;
     default:
         break;
     }
@@ -257,4 +260,19 @@ void panda_stream_io(uint64_t pc, bool port, uint64_t addr, unsigned size,
     };
 
     put_event(PANDA_STREAM_IO, pc, kernel, all);
+}
+
+void panda_stream_call(uint64_t pc, bool kernel, uint64_t target, uint64_t sp,
+                       uint64_t depth, bool returns)
+{
+    uint64_t all[PANDA_STREAM_FIELDS] = {
+        [PANDA_FIELD_PC] = pc,
+        [PANDA_FIELD_KERNEL] = kernel,
+        [PANDA_FIELD_TARGET] = target,
+        [PANDA_FIELD_SP] = sp,
+        [PANDA_FIELD_DEPTH] = depth,
+        [PANDA_FIELD_RETURNS] = returns,
+    };
+
+    put_event(PANDA_STREAM_CALL, pc, kernel, all);
 }

@@ -29,7 +29,9 @@ QEMU_BUILD_BUG_ON(PANDA_CF_ALL
 
 #define CHAINING_OFF (CF_NO_GOTO_TB | CF_NO_GOTO_PTR)
 
-#define BLOCK_POINTS (BIT(PANDA_POINT_BLOCK) | BIT(PANDA_POINT_BLOCK_END))
+#define BLOCK_POINTS                                                          \
+    (BIT(PANDA_POINT_BLOCK) | BIT(PANDA_POINT_BLOCK_END)                      \
+     | BIT(PANDA_POINT_BRANCH))
 #define INSN_POINTS (BIT(PANDA_POINT_INSN) | BIT(PANDA_POINT_AFTER_INSN))
 #define LOAD_POINTS                                                           \
     (BIT(PANDA_POINT_BEFORE_LOAD) | BIT(PANDA_POINT_AFTER_LOAD))

@@ -10,6 +10,7 @@
 #include "core/internal.h"
 #include "core/machine.h"
 #include "core/block_events.h"
+#include "core/branches.h"
 #include "core/guest_clock.h"
 #include "core/listeners.h"
 #include "core/limit.h"
@@ -130,6 +131,10 @@ static void serve_requests(CPUState *cs, PandaPlace place)
         panda_limit_retract();
     }
     panda_block_left();
+    if (place == PANDA_PLACE_MEM) {
+        /* If it was a call or return, it is given up. */
+        panda_branch_forget();
+    }
     if (place != PANDA_PLACE_BLOCK_END) {
         /* Lazily kept state and the instruction count, as of here. */
         v->unwinding = true;

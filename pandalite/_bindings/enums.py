@@ -224,6 +224,7 @@ class PandaStreamKind(IntEnum):
         ASID: Changes of the address space: pc, old, new.
         EXCEPTION: Exceptions and interrupts: pc, asid, kernel, number, interrupt.
         IO: Accesses of devices: pc, asid, kernel, addr, size, value, write, port.
+        CALL: Calls and returns: pc, asid, kernel, target, sp, depth, returns.
     """
 
     BLOCK = 0
@@ -233,7 +234,8 @@ class PandaStreamKind(IntEnum):
     ASID = 4
     EXCEPTION = 5
     IO = 6
-    KINDS = 7
+    CALL = 7
+    KINDS = 8
 
 
 class PandaStreamField(IntEnum):
@@ -255,6 +257,10 @@ class PandaStreamField(IntEnum):
         FIELD_NUMBER: QEMU's number of the exception; of an interrupt the requests pending.
         FIELD_INTERRUPT: 1: an interrupt; 0: an exception.
         FIELD_PORT: 1: addr is that of an x86 port; 0: it is a physical address.
+        FIELD_TARGET: Where a call or return leads to.
+        FIELD_SP: The stack pointer there.
+        FIELD_DEPTH: How many calls the callee is deep; 0: of a return whose call was not seen.
+        FIELD_RETURNS: 1: a return; 0: a call.
     """
 
     FIELD_PC = 0
@@ -272,4 +278,8 @@ class PandaStreamField(IntEnum):
     FIELD_NUMBER = 12
     FIELD_INTERRUPT = 13
     FIELD_PORT = 14
-    STREAM_FIELDS = 15
+    FIELD_TARGET = 15
+    FIELD_SP = 16
+    FIELD_DEPTH = 17
+    FIELD_RETURNS = 18
+    STREAM_FIELDS = 19

@@ -30,7 +30,9 @@ typedef enum PandaStreamKind {
      * Accesses of devices: pc, asid, kernel, addr, size, value, write, port.
      */
     PANDA_STREAM_IO = 6,
-    PANDA_STREAM_KINDS = 7,
+    /** Calls and returns: pc, asid, kernel, target, sp, depth, returns. */
+    PANDA_STREAM_CALL = 7,
+    PANDA_STREAM_KINDS = 8,
 } PandaStreamKind;
 
 /** Fields of records; each kind has some of them. */
@@ -65,7 +67,15 @@ typedef enum PandaStreamField {
     PANDA_FIELD_INTERRUPT = 13,
     /** 1: addr is that of an x86 port; 0: it is a physical address. */
     PANDA_FIELD_PORT = 14,
-    PANDA_STREAM_FIELDS = 15,
+    /** Where a call or return leads to. */
+    PANDA_FIELD_TARGET = 15,
+    /** The stack pointer there. */
+    PANDA_FIELD_SP = 16,
+    /** How many calls the callee is deep; 0: of a return whose call was not seen. */
+    PANDA_FIELD_DEPTH = 17,
+    /** 1: a return; 0: a call. */
+    PANDA_FIELD_RETURNS = 18,
+    PANDA_STREAM_FIELDS = 19,
 } PandaStreamField;
 
 /** What a stream is to be. */

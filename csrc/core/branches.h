@@ -1,0 +1,78 @@
+/*
+ * Calls and returns, for the stream "call".
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PANDA_CORE_BRANCHES_H
+#define PANDA_CORE_BRANCHES_H
+
+#include "core/internal.h"
+#include "core/block_events.h"
+
+/* A call or return that was translated. */
+typedef struct PandaBranch {
+    uint64_t pc;
+    /* The instruction that follows it; behind a delay slot, if it has one. */
+    uint64_t next;
+    bool returns;
+    /* If it leads to next it was not taken. */
+    bool conditional;
+    bool kernel;
+    struct PandaBranch *link;
+} PandaBranch;
+
+/* ---- at translation ---- */
+
+/* An instruction begins: if it is a call or return, note that it was met. */
+void panda_branch_insn_start(CPUState *cs, const DisasContextBase *db,
+                             const PandaBlock *block);
+/* A block begins, which may be where a call or return has led to. */
+void panda_branch_block_start(const PandaBlock *block);
+void panda_branches_flushed(void);
+
+/* ---- on the CPU thread ---- */
+
+/* An exception or interrupt is delivered: where did the branch before lead? */
+void panda_branch_interrupted(CPUState *cs);
+/* The CPU goes on somewhere else. */
+void panda_branch_forget(void);
+/* And with other stacks. */
+void panda_branches_loaded(void);
+
+/* ---- csrc/arch/<family>_branches.c ---- */
+
+/*
+ * Is the instruction at db->pc_next a call or return? Sets next, returns and
+ * conditional if so.
+ */
+bool panda_arch_branch(CPUState *cs, const DisasContextBase *db,
+                       PandaBranch *branch);
+
+/*
+ * A byte of the instruction. No more may be asked for than it has: the next
+ * page need not be there.
+ */
+static inline uint8_t panda_code_byte(CPUState *cs, const DisasContextBase *db,
+                                      unsigned offset)
+{
+    /* It notes pages it has come to, as it will for QEMU's decoder. */
+    return translator_ldub(cpu_env(cs), (DisasContextBase *)db,
+                           db->pc_next + offset);
+}
+
+static inline uint16_t panda_code_u16_le(CPUState *cs,
+                                         const DisasContextBase *db,
+                                         unsigned offset)
+{
+    return panda_code_byte(cs, db, offset)
+        | panda_code_byte(cs, db, offset + 1) << 8;
+}
+
+static inline uint32_t panda_code_u32_le(CPUState *cs,
+                                         const DisasContextBase *db)
+{
+    return panda_code_u16_le(cs, db, 0)
+        | (uint32_t)panda_code_u16_le(cs, db, 2) << 16;
+}
+
+#endif
