@@ -22,7 +22,6 @@ import os
 import re
 import sys
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,8 +55,7 @@ SHA256SUMS has the checksums, sources.json says which file belongs to what.
 
 def own() -> Iterator[tuple[str, Path]]:
     """Our source distribution."""
-    folder = Path(tempfile.mkdtemp(prefix="pandalite-sdist-"))
-    yield "pandalite", build_wheel.hatchling(ROOT, "sdist", folder)
+    yield "pandalite", build_wheel.hatchling(ROOT, "sdist", ROOT / "build" / "sdist")
 
 
 def compiled() -> Iterator[tuple[str, Path]]:
