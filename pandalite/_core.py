@@ -112,6 +112,11 @@ class PandaCore:
             return errors.StateError(text or f"the core library failed with status {status}")
         return kind(text)
 
+    def _refusal(self, status: int) -> Exception:
+        """The same for a call with the user's arguments: a wrong one is a ValueError."""
+        error = self._error(status)
+        return ValueError(str(error)) if status == PandaStatus.ERR_ARGUMENT else error
+
     def _check(self, status: int) -> None:
         """Raise the exception of a C call that returned a negative status."""
         if status < 0:

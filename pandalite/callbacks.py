@@ -17,11 +17,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._bindings.callbacks import KINDS, CallbackKind, panda_cb
-from ._bindings.enums import PandaStatus
 from ._bindings.structs import PandaPythonApi, PandaPythonCallback
 from ._core import PandaCore
 from .errors import CallbackSignatureError, UnsupportedFeatureError
-from .filters import Flag, check_names, make_filter, new_flag
+from .filters import Flag, check_names, filter_of, new_flag
 from .utils import warn
 
 if TYPE_CHECKING:
@@ -271,8 +270,7 @@ class Callbacks(PandaCore):
             function = callback(function)
         if procname is not None:
             check_names(["procname"])
-        check_names(filters)
-        wanted = make_filter(**filters)
+        wanted = filter_of(filters)
         kind = callback.kind
         if kind.name == "before_loadvm":
             raise UnsupportedFeatureError(
@@ -433,9 +431,8 @@ class Callbacks(PandaCore):
             ) from None
 
     def _check_argument(self, status: int) -> None:
-        if status == PandaStatus.ERR_ARGUMENT:
-            raise ValueError(str(self._error(status)))
-        self._check(status)
+        if status < 0:
+            raise self._refusal(status)
 
     def _callback_names(self) -> str:
         names = ", ".join(sorted(self.registered_callbacks))

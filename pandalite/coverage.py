@@ -18,21 +18,19 @@ import threading
 import weakref
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from ._bindings.enums import PandaCounterKind, PandaCoverageKind
 from ._bindings.structs import PandaCoveredBlock, PandaCoveredEdge
 from ._core import PandaCore
 from .errors import StateError
-from .filters import check_names, make_filter
-
-if TYPE_CHECKING:
-    from types import TracebackType
+from .filters import filter_of
+from .utils import Closing
 
 _COUNTERS = {"block": PandaCounterKind.BLOCKS, "insn": PandaCounterKind.INSNS}
 
 
-class Counter:
+class Counter(Closing):
     """A counter of the generated code, made by :meth:`pandalite.Panda.counter`."""
 
     def __init__(self, panda: Coverages, pointer: Any, kind: str) -> None:
@@ -78,17 +76,6 @@ class Counter:
                 self._last = int(pointer.contents.value)
                 self._panda.libpanda.panda_counter_close(pointer)
 
-    def __enter__(self) -> Counter:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<counter of {self.kind}s: {self.value}>"
 
@@ -118,7 +105,7 @@ class Module(NamedTuple):
     end: int
 
 
-class Coverage:
+class Coverage(Closing):
     """Which code ran, made by :meth:`pandalite.Panda.coverage`.
 
     At the end of a ``with`` block nothing more is recorded; what was stays readable.
@@ -203,17 +190,6 @@ class Coverage:
             handle, self._handle = self._handle, None
             in_use = seen is not None and seen() is not None
             self._library.panda_coverage_close(handle, in_use)
-
-    def __enter__(self) -> Coverage:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _open(self) -> int:
         if self._handle is None:
@@ -360,10 +336,9 @@ class Coverages(PandaCore):
         self._check_process()
         if kind not in _COUNTERS:
             raise ValueError(f"there is no counter of {kind!r}; there are: block, insn")
-        check_names(filters)
-        pointer = self.libpanda.panda_counter_open(_COUNTERS[kind], make_filter(**filters))
+        pointer = self.libpanda.panda_counter_open(_COUNTERS[kind], filter_of(filters))
         if not pointer:
-            raise self._listener_error()
+            raise self._refusal(self.libpanda.panda_last_status())
         counter = Counter(self, pointer, kind)
         if not enabled:
             counter.enabled = False
@@ -405,10 +380,9 @@ class Coverages(PandaCore):
         )
         if not isinstance(map_bits, int) or not 8 <= map_bits <= 24:
             raise ValueError(f"map_bits={map_bits!r}: a map of edges has 8 to 24 bits")
-        check_names(filters)
-        handle = self.libpanda.panda_coverage_open(what, map_bits, make_filter(**filters))
+        handle = self.libpanda.panda_coverage_open(what, map_bits, filter_of(filters))
         if not handle:
-            raise self._listener_error()
+            raise self._refusal(self.libpanda.panda_last_status())
         coverage = Coverage(self, handle, 1 << map_bits if edge_map else 0)
         if not enabled:
             coverage.enabled = False
@@ -422,7 +396,3 @@ class Coverages(PandaCore):
         arguments; see :meth:`counter` for one that needs none.
         """
         return int(self.libpanda.panda_icount())
-
-    def _listener_error(self) -> Exception:
-        text = (self.libpanda.panda_last_error() or b"").decode(errors="replace")
-        return (StateError if "already" in text else ValueError)(text)

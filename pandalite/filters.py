@@ -139,6 +139,12 @@ def make_filter(
     return None if is_empty else out
 
 
+def filter_of(keywords: dict[str, Any]) -> PandaFilter | None:
+    """:func:`make_filter` of keyword arguments as users give them."""
+    check_names(keywords)
+    return make_filter(**keywords)
+
+
 def _ranges(name: str, given: Range | Iterable[Range] | None) -> tuple[int, Any]:
     if given is None:
         return 0, None

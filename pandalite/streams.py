@@ -31,12 +31,10 @@ from ._bindings.enums import PandaStatus, PandaStreamField, PandaStreamKind
 from ._bindings.structs import PandaBatch, PandaStreamSpec, PandaStreamStats
 from ._core import PandaCore
 from .errors import StateError
-from .filters import check_names, make_filter
-from .utils import warn
+from .filters import filter_of
+from .utils import Closing, warn
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from ._bindings.loader import CoreLibrary
 
 #: Kind -> the fields it has, in the order of a record if none are asked for.
@@ -124,7 +122,7 @@ class Batch:
         return iter(self.tolist())
 
 
-class Stream:
+class Stream(Closing):
     """A stream of events, made by :meth:`pandalite.Panda.stream`.
 
     Iterate over it, in any thread but one at a time, to get batches; or give
@@ -257,17 +255,6 @@ class Stream:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @property
     def delivered(self) -> int:
@@ -435,8 +422,7 @@ class Streams(PandaCore):
             raise TypeError(f"on_batch={on_batch!r} is not a function")
         if on_batch is not None and to_file is not None:
             raise ValueError("give on_batch= or to_file=, not both: a stream has one reader")
-        check_names(filters)
-        wanted = make_filter(**filters)
+        wanted = filter_of(filters)
         spec = PandaStreamSpec()
         spec.kind = PandaStreamKind[kind.upper()]
         spec.n_fields = len(names)
@@ -453,8 +439,7 @@ class Streams(PandaCore):
         if not handle:
             if file is not None:
                 file.discard()
-            text = (self.libpanda.panda_last_error() or b"").decode(errors="replace")
-            raise (StateError if "already" in text else ValueError)(text)
+            raise self._refusal(self.libpanda.panda_last_status())
         stream = Stream(self, handle, kind, names)
         self._streams.add(stream)
         if not enabled:

@@ -5,17 +5,33 @@ from __future__ import annotations
 import functools
 import sys
 import threading
+from abc import ABC, abstractmethod
 from typing import Any, Callable, TypeVar, cast
 
 from .errors import BlockingCallError
 from .iso9660 import make_iso
 
-__all__ = ["blocking", "debug", "make_iso", "progress", "warn"]
+__all__ = ["Closing", "blocking", "debug", "make_iso", "progress", "warn"]
 
 #: Set to True to have modules print more about what they do.
 debug = False
 
 _F = TypeVar("_F", bound=Callable[..., Any])
+_C = TypeVar("_C", bound="Closing")
+
+
+class Closing(ABC):
+    """What is closed at the end of a ``with`` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what it holds."""
+
+    def __enter__(self: _C) -> _C:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
 
 def _say(message: str, colour: str) -> None:

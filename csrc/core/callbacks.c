@@ -163,15 +163,10 @@ static int make_listener(PandaCallback *callback, int kind)
     if (!state) {
         return PANDA_OK;
     }
-    if (state->spec.n_addr && !(points[kind] & PANDA_MEMORY_POINTS)) {
-        return panda_fail(PANDA_ERR_ARGUMENT, "addr is a filter of memory "
-                          "events only; pc is one of all kinds");
-    }
     listener = g_new0(PandaListener, 1);
     panda_filter_init(&listener->filter, &state->spec);
     listener->points = points[kind];
     listener->physical = is_physical(kind);
-    listener->callback = callback;
     listener->free = free_callback_listener;
     status = panda_listener_add(listener);
     if (status != PANDA_OK) {

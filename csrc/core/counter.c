@@ -78,41 +78,6 @@ bool panda_counting_filter_is_good(const PandaFilter *filter)
     return true;
 }
 
-int panda_block_listener_add(PandaListener *listener,
-                             const PandaFilter *filter)
-{
-    int status = PANDA_ERR_ARGUMENT;
-
-    pthread_mutex_lock(&panda_registry_lock);
-    if (panda_filter_init(&listener->filter, filter)) {
-        status = panda_listener_add(listener);
-        if (status == PANDA_OK) {
-            panda_callbacks_recount();
-        } else {
-            panda_filter_clear(&listener->filter);
-        }
-    }
-    pthread_mutex_unlock(&panda_registry_lock);
-    return status;
-}
-
-void panda_block_listener_enable(PandaListener *listener, bool enabled)
-{
-    pthread_mutex_lock(&panda_registry_lock);
-    panda_listener_enable(listener, enabled);
-    panda_callbacks_recount();
-    pthread_mutex_unlock(&panda_registry_lock);
-}
-
-void panda_block_listener_remove(PandaListener *listener)
-{
-    pthread_mutex_lock(&panda_registry_lock);
-    panda_listener_remove(listener);
-    panda_callbacks_recount();
-    pthread_mutex_unlock(&panda_registry_lock);
-    panda_do_flush_tb();
-}
-
 PandaCounter *panda_counter_open(PandaCounterKind kind,
                                  const PandaFilter *filter)
 {
@@ -132,7 +97,7 @@ PandaCounter *panda_counter_open(PandaCounterKind kind,
     c->listener.emit = emit;
     c->listener.emit_end = emit_end;
     c->listener.free = free_counter;
-    if (panda_block_listener_add(&c->listener, filter) != PANDA_OK) {
+    if (panda_listener_open(&c->listener, filter) != PANDA_OK) {
         g_free(c);
         return NULL;
     }
@@ -141,13 +106,14 @@ PandaCounter *panda_counter_open(PandaCounterKind kind,
 
 void panda_counter_enable(PandaCounter *counter, bool enabled)
 {
-    panda_block_listener_enable(&container_of(counter, Counter, pub)->listener,
-                                enabled);
+    panda_listener_set_enabled(&container_of(counter, Counter, pub)->listener,
+                               enabled);
 }
 
 void panda_counter_close(PandaCounter *counter)
 {
-    panda_block_listener_remove(&container_of(counter, Counter, pub)->listener);
+    panda_listener_close(&container_of(counter, Counter, pub)->listener);
+    panda_do_flush_tb();
 }
 
 void panda_counters_unwind(const PandaBlock *block, uint64_t pc)

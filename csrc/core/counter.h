@@ -16,11 +16,6 @@ void panda_emit_add(uint64_t *where, TCGv_i64 addend);
 /* Fails with PANDA_ERR_ARGUMENT if a filter has to be decided event by event. */
 bool panda_counting_filter_is_good(const PandaFilter *filter);
 
-int panda_block_listener_add(PandaListener *listener,
-                             const PandaFilter *filter);
-void panda_block_listener_enable(PandaListener *listener, bool enabled);
-void panda_block_listener_remove(PandaListener *listener);
-
 /* A block is left at pc, before that instruction: take back what was added. */
 void panda_counters_unwind(const PandaBlock *block, uint64_t pc);
 

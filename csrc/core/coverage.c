@@ -227,7 +227,7 @@ PandaCoverage *panda_coverage_open(uint32_t what, uint32_t map_bits,
     c->listener.emit = emit;
     c->listener.emit_end = emit_end;
     c->listener.free = free_coverage;
-    if (panda_block_listener_add(&c->listener, filter) != PANDA_OK) {
+    if (panda_listener_open(&c->listener, filter) != PANDA_OK) {
         free_coverage(&c->listener);
         return NULL;
     }
@@ -236,7 +236,7 @@ PandaCoverage *panda_coverage_open(uint32_t what, uint32_t map_bits,
 
 void panda_coverage_enable(PandaCoverage *c, bool enabled)
 {
-    panda_block_listener_enable(&c->listener, enabled);
+    panda_listener_set_enabled(&c->listener, enabled);
 }
 
 uint64_t panda_coverage_blocks(PandaCoverage *c, PandaCoveredBlock *out,
@@ -305,5 +305,6 @@ void panda_coverage_reset(PandaCoverage *c)
 void panda_coverage_close(PandaCoverage *c, bool keep_map)
 {
     c->keeps_map = keep_map;
-    panda_block_listener_remove(&c->listener);
+    panda_listener_close(&c->listener);
+    panda_do_flush_tb();
 }

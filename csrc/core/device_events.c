@@ -74,6 +74,14 @@ static bool is_part(MemoryRegion *mr, hwaddr offset)
         && panda_in_vcpu_thread();
 }
 
+/* The access to mr is over; the next part follows it. */
+static void part_made(hwaddr offset, MemOp op)
+{
+    made.below = false;
+    made.begun = true;
+    made.next = offset + memop_size(op);
+}
+
 /*
  * QEMU asks for a value in one byte order or the other; callbacks see the
  * number that a load of the guest would put into a register.
@@ -231,9 +239,7 @@ MemTxResult __wrap_memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr,
         result = MEMTX_OK;
     }
     if (part) {
-        made.below = false;
-        made.begun = true;
-        made.next = addr + memop_size(op);
+        part_made(addr, op);
         if (panda_wanted(PANDA_CB_MMIO_AFTER_READ)) {
             mmio_after_read(paddr, vaddr, value, op);
         }
@@ -272,9 +278,7 @@ MemTxResult __wrap_memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr,
         result = MEMTX_OK;
     }
     if (part) {
-        made.below = false;
-        made.begun = true;
-        made.next = addr + memop_size(op);
+        part_made(addr, op);
     }
     return result;
 }

@@ -7,6 +7,7 @@
 #include "qapi/error.h"
 
 static __thread char message[4096];
+static __thread int last_status;
 
 int panda_fail(PandaStatus status, const char *fmt, ...)
 {
@@ -15,6 +16,7 @@ int panda_fail(PandaStatus status, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(message, sizeof(message), fmt, ap);
     va_end(ap);
+    last_status = status;
     return status;
 }
 
@@ -28,4 +30,9 @@ int panda_fail_error(PandaStatus status, Error *err)
 const char *panda_last_error(void)
 {
     return message;
+}
+
+int panda_last_status(void)
+{
+    return last_status;
 }

@@ -280,6 +280,11 @@ int panda_listener_add(PandaListener *listener)
     PandaListenerList *list;
     unsigned slot;
 
+    if (listener->filter.spec.n_addr
+        && !(listener->points & PANDA_MEMORY_POINTS)) {
+        return panda_fail(PANDA_ERR_ARGUMENT, "addr is a filter of memory "
+                          "events only; pc is one of all kinds");
+    }
     for (slot = PANDA_FIRST_SLOT; slot < PANDA_SLOTS && by_slot[slot];
          slot++) {
     }
@@ -329,6 +334,39 @@ void panda_listener_enable(PandaListener *listener, bool enabled)
         start_count(listener);
     }
     listener->enabled = enabled;
+}
+
+int panda_listener_open(PandaListener *listener, const PandaFilter *filter)
+{
+    int status = PANDA_ERR_ARGUMENT;
+
+    pthread_mutex_lock(&panda_registry_lock);
+    if (panda_filter_init(&listener->filter, filter)) {
+        status = panda_listener_add(listener);
+        if (status == PANDA_OK) {
+            panda_callbacks_recount();
+        } else {
+            panda_filter_clear(&listener->filter);
+        }
+    }
+    pthread_mutex_unlock(&panda_registry_lock);
+    return status;
+}
+
+void panda_listener_set_enabled(PandaListener *listener, bool enabled)
+{
+    pthread_mutex_lock(&panda_registry_lock);
+    panda_listener_enable(listener, enabled);
+    panda_callbacks_recount();
+    pthread_mutex_unlock(&panda_registry_lock);
+}
+
+void panda_listener_close(PandaListener *listener)
+{
+    pthread_mutex_lock(&panda_registry_lock);
+    panda_listener_remove(listener);
+    panda_callbacks_recount();
+    pthread_mutex_unlock(&panda_registry_lock);
 }
 
 PandaListener *panda_listener_of_slot(unsigned slot)
@@ -471,14 +509,13 @@ bool panda_listener_counts(PandaListener *l, uint64_t block_pc)
 bool panda_listener_wants(PandaListener *l, uint64_t pc, uint64_t addr,
                           uint64_t block_pc)
 {
-    PandaFilterState *f = &l->filter;
+    const PandaFilter *spec = &l->filter.spec;
+    bool kernel = spec->mode != PANDA_MODE_ANY
+        && panda_arch_in_kernel(panda_vcpu.cs);
 
     return (qatomic_read(&panda_live) & BIT_ULL(l->slot))
-        && in_ranges(f->spec.pc, f->spec.n_pc, pc)
-        && in_ranges(f->spec.addr, f->spec.n_addr, addr)
-        && (f->spec.mode == PANDA_MODE_ANY
-            || (f->spec.mode == PANDA_MODE_KERNEL)
-               == panda_arch_in_kernel(panda_vcpu.cs))
+        && panda_listener_fits(l, pc, kernel)
+        && in_ranges(spec->addr, spec->n_addr, addr)
         && panda_listener_counts(l, block_pc);
 }
 

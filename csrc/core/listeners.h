@@ -74,8 +74,6 @@ struct PandaListener {
     /* Its addresses are physical ones. */
     bool physical;
     PandaFilterState filter;
-    /* The callback this is the filter of; NULL for streams and counters. */
-    PandaCallback *callback;
     /* A stream or counter emits code of its own. */
     void (*emit)(PandaListener *listener, PandaPoint point,
                  const struct PandaBlock *block, uint64_t pc);
@@ -125,13 +123,24 @@ extern PandaWords panda_words;
  */
 extern pthread_mutex_t panda_registry_lock;
 
+/* ---- for streams, counters and coverage ---- */
+
+/* Give a listener a filter (NULL: all events) and publish it, enabled. */
+int panda_listener_open(PandaListener *listener, const PandaFilter *filter);
+void panda_listener_set_enabled(PandaListener *listener, bool enabled);
+/* It is freed at the next flush of the code cache. */
+void panda_listener_close(PandaListener *listener);
+
 /* ---- to be called with the lock held ---- */
 
 /* Copy a filter and check it; false with an error set if it is no good. */
 bool panda_filter_init(PandaFilterState *state, const PandaFilter *spec);
 void panda_filter_clear(PandaFilterState *state);
 
-/* Publish a listener; negative PandaStatus if there are too many. */
+/*
+ * Publish a listener; negative PandaStatus if there are too many, or if its
+ * filter is not one for its events.
+ */
 int panda_listener_add(PandaListener *listener);
 void panda_listener_remove(PandaListener *listener);
 void panda_listener_enable(PandaListener *listener, bool enabled);
@@ -236,10 +245,10 @@ void panda_listeners_flushed(void);
 PandaListener *panda_listener_of_slot(unsigned slot);
 
 /* Is the filter's answer the same for all events of a translated place? */
-static inline bool panda_filter_is_static(const PandaFilterState *f)
+static inline bool panda_filter_is_static(const PandaFilter *f)
 {
-    return !f->spec.n_addr && f->spec.every <= 1 && !f->spec.first
-        && !f->spec.once_per_block;
+    return !f || (!f->n_addr && f->every <= 1 && !f->first
+                  && !f->once_per_block);
 }
 
 #endif

@@ -179,22 +179,18 @@ static uint64_t deliver_part(Access *a, uint64_t mask, bool after, size_t size,
     return value;
 }
 
-/* A 16-byte access is two of 8, in the guest's order of the halves. */
 static uint64_t deliver(Access *a, uint64_t mask, bool after, uint64_t lo,
                         uint64_t hi)
 {
-    MemOp op = get_memop(a->oi);
-    size_t size = memop_size(op);
+    PandaAccessParts parts = panda_access_parts(a->oi, lo, hi);
+    uint64_t value = lo;
 
-    if (size == 16) {
-        bool big = (op & MO_BSWAP) == MO_BE;
-
-        deliver_part(a, mask, after, 8, big ? hi : lo);
-        a->addr += 8;
-        deliver_part(a, mask, after, 8, big ? lo : hi);
-        return lo;
+    for (unsigned i = 0; i < parts.n; i++) {
+        value = deliver_part(a, mask, after, parts.size, parts.value[i]);
+        a->addr += parts.size;
     }
-    return deliver_part(a, mask, after, size, lo);
+    /* Two parts cannot be changed. */
+    return parts.n == 1 ? value : lo;
 }
 
 /* ---- call-outs from generated code ---- */

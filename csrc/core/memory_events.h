@@ -23,6 +23,31 @@ typedef struct PandaEmittedAccess {
 #define PANDA_ACCESS_STORE 1u
 #define PANDA_ACCESS_KERNEL 2u
 
+/*
+ * An access as events have it: one of at most 8 bytes, or two of 8, in the
+ * order of their addresses.
+ */
+typedef struct PandaAccessParts {
+    unsigned n, size;
+    uint64_t value[2];
+} PandaAccessParts;
+
+static inline PandaAccessParts panda_access_parts(MemOpIdx oi, uint64_t lo,
+                                                  uint64_t hi)
+{
+    MemOp op = get_memop(oi);
+    unsigned size = memop_size(op);
+
+    if (size == 16) {
+        bool big = (op & MO_BSWAP) == MO_BE;
+
+        return (PandaAccessParts) {
+            2, 8, { big ? hi : lo, big ? lo : hi },
+        };
+    }
+    return (PandaAccessParts) { 1, size, { lo } };
+}
+
 /* At run time: the address of the access that is being made. */
 uint64_t panda_access_address(void);
 

@@ -21,9 +21,6 @@ struct PandaChunk {
     uint64_t data[];
 };
 
-/* Streams that are open; under the registry's lock. */
-static GPtrArray *streams;
-
 static struct timespec in_ms(uint32_t ms)
 {
     struct timespec t;
@@ -282,17 +279,27 @@ PandaStream *panda_stream_of(PandaListener *listener)
         ? container_of(listener, PandaStream, listener) : NULL;
 }
 
+static void recount_kinds(void)
+{
+    uint32_t kinds = 0;
+    PandaListener *l;
+
+    pthread_mutex_lock(&panda_registry_lock);
+    PANDA_FOR_EACH_LISTENER(l) {
+        PandaStream *s = panda_stream_of(l);
+
+        kinds |= s ? BIT(s->kind) : 0;
+    }
+    qatomic_set(&panda_streamed_kinds, kinds);
+    pthread_mutex_unlock(&panda_registry_lock);
+}
+
 PandaStream *panda_stream_open(const PandaStreamSpec *spec,
                                const PandaFilter *filter)
 {
     PandaStream *s;
 
     if (!check_spec(spec)) {
-        return NULL;
-    }
-    if (filter && filter->n_addr && spec->kind != PANDA_STREAM_MEM) {
-        panda_fail(PANDA_ERR_ARGUMENT, "addr is a filter of memory events "
-                   "only; pc is one of all kinds");
         return NULL;
     }
     s = g_new0(PandaStream, 1);
@@ -311,34 +318,21 @@ PandaStream *panda_stream_open(const PandaStreamSpec *spec,
     init_cond(&s->freed);
     s->listener.free = free_stream;
     s->refs = 1;
+    s->filter_is_static = panda_filter_is_static(filter);
     panda_stream_prepare(s, spec->accesses);
-
-    pthread_mutex_lock(&panda_registry_lock);
-    if (!panda_filter_init(&s->listener.filter, filter)
-        || panda_listener_add(&s->listener) != PANDA_OK) {
-        pthread_mutex_unlock(&panda_registry_lock);
-        panda_filter_clear(&s->listener.filter);
+    if (panda_listener_open(&s->listener, filter) != PANDA_OK) {
         drop_reference(s);
         return NULL;
     }
     s->refs++;
-    s->filter_is_static = panda_filter_is_static(&s->listener.filter);
-    if (!streams) {
-        streams = g_ptr_array_new();
-    }
-    g_ptr_array_add(streams, s);
-    panda_streamed_kinds |= BIT(s->kind);
-    panda_callbacks_recount();
-    pthread_mutex_unlock(&panda_registry_lock);
+    s->listening = true;
+    recount_kinds();
     return s;
 }
 
 void panda_stream_enable(PandaStream *s, bool enabled)
 {
-    pthread_mutex_lock(&panda_registry_lock);
-    panda_listener_enable(&s->listener, enabled);
-    panda_callbacks_recount();
-    pthread_mutex_unlock(&panda_registry_lock);
+    panda_listener_set_enabled(&s->listener, enabled);
 }
 
 int panda_stream_next(PandaStream *s, uint32_t timeout_ms, PandaBatch *batch)
@@ -393,18 +387,10 @@ void panda_stream_stats(PandaStream *s, PandaStreamStats *stats)
 
 static void remove_listener(PandaStream *s)
 {
-    pthread_mutex_lock(&panda_registry_lock);
-    if (g_ptr_array_remove(streams, s)) {
-        panda_listener_remove(&s->listener);
-        panda_streamed_kinds = 0;
-        for (unsigned i = 0; i < streams->len; i++) {
-            PandaStream *other = g_ptr_array_index(streams, i);
-
-            panda_streamed_kinds |= BIT(other->kind);
-        }
-        panda_callbacks_recount();
+    if (qatomic_xchg(&s->listening, false)) {
+        panda_listener_close(&s->listener);
+        recount_kinds();
     }
-    pthread_mutex_unlock(&panda_registry_lock);
 }
 
 /* Hand over what is left; the end follows it. */

@@ -20,6 +20,8 @@ struct PandaStream {
     uint8_t fields[PANDA_MAX_FIELDS];
     bool wants_asid;
     bool filter_is_static;
+    /* It is among the listeners. */
+    bool listening;
 
     /* The chunk that is filled; the CPU thread's. */
     PandaChunk *filling;

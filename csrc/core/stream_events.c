@@ -123,18 +123,12 @@ static void access_made(PandaListener *listener, uint64_t pc, uint64_t addr,
                         uint32_t oi, unsigned how, uint64_t lo, uint64_t hi)
 {
     PandaStream *s = container_of(listener, PandaStream, listener);
-    MemOp op = get_memop(oi);
-    unsigned size = memop_size(op);
+    PandaAccessParts parts = panda_access_parts(oi, lo, hi);
 
-    if (size == 16) {
-        bool big = (op & MO_BSWAP) == MO_BE;
-
-        put_access(s, pc, addr, 8, how, big ? hi : lo);
-        put_access(s, pc, addr + 8, 8, how, big ? lo : hi);
-    } else {
+    for (unsigned i = 0; i < parts.n; i++) {
         /* A load may have been extended by its sign. */
-        put_access(s, pc, addr, size, how,
-                   size == 8 ? lo : lo & MAKE_64BIT_MASK(0, size * 8));
+        put_access(s, pc, addr + i * parts.size, parts.size, how,
+                   parts.value[i] & MAKE_64BIT_MASK(0, parts.size * 8));
     }
 }
 

@@ -119,6 +119,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_coverage_reset": (None, (c_void_p,)),
     "panda_coverage_close": (None, (c_void_p, c_bool)),
     "panda_last_error": (c_char_p, ()),
+    "panda_last_status": (c_int, ()),
     "panda_env_layout": (POINTER(PandaLayoutEntry), (POINTER(c_size_t),)),
     "panda_set_limit": (c_int, (c_uint64, POINTER(c_uint64), c_uint32)),
     "panda_clear_limit": (c_int, ()),
@@ -585,6 +586,12 @@ class Library(NonblockingLibrary, Protocol):
 
         Holds QEMU's own words where QEMU refused something. Valid until the next API call of the
         same thread; the empty string if nothing failed.
+        """
+
+    def panda_last_status(self) -> int:
+        """The PandaStatus of the calling thread's last failed call.
+
+        For functions that return a pointer. PANDA_OK if nothing failed.
         """
 
     def panda_set_limit(

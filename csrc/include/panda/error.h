@@ -37,4 +37,11 @@ typedef enum PandaStatus {
  */
 const char *panda_last_error(void);
 
+/**
+ * The PandaStatus of the calling thread's last failed call.
+ *
+ * For functions that return a pointer. PANDA_OK if nothing failed.
+ */
+int panda_last_status(void);
+
 #endif
