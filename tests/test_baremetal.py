@@ -17,6 +17,7 @@ import pytest
 from ctools import ROOT
 from elftools.elf.elffile import ELFFile
 from guest import run_case
+from snippets import symbols_of
 
 from pandalite import Panda
 from pandalite._bindings.arches import ARCHITECTURES
@@ -29,13 +30,6 @@ from build_baremetal import CALLS, TICKS
 from project import BuildError, cache_dir
 
 TESTS = ("self_test_memory", "self_test_branches", "self_test_timer", "self_test_user")
-
-
-def symbols_of(elf: Path) -> dict[str, int]:
-    """The addresses of a guest's symbols."""
-    with elf.open("rb") as file:
-        table = ELFFile(file).get_section_by_name(".symtab")
-        return {s.name: s["st_value"] for s in table.iter_symbols() if s.name}
 
 
 def bytes_at(elf: Path, address: int, size: int) -> bytes:

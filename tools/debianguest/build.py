@@ -54,6 +54,9 @@ _SHARED = (
     "usr/sbin/console-shell",
 )
 
+#: Directories that others are mounted on when the guest runs.
+_MOUNT_POINTS = {"dev": 0o755, "proc": 0o555, "sys": 0o555, "run": 0o755, "tmp": 0o1777}
+
 #: What is not taken over from the guest that was configured: traces of the build,
 #: caches, and what would differ from build to build.
 _LEFT_OUT = re.compile(
@@ -196,13 +199,7 @@ def first_system(
             for path, node in files.from_tar(tar, place):
                 if path not in tree or not tree[path].link:
                     tree[path] = node
-    for path, mode in {
-        "dev": 0o755,
-        "proc": 0o555,
-        "sys": 0o555,
-        "run": 0o755,
-        "tmp": 0o1777,
-    }.items():
+    for path, mode in _MOUNT_POINTS.items():
         tree[path] = files.directory(mode)
     for package in [*choice.first, *choice.second]:
         target = scratch / f"{package}.deb"
@@ -236,11 +233,7 @@ def final_system(recipe: dict[str, Any], made: files.Files) -> files.Files:
     tree.update({p: node for p, node in _links(recipe["debian"]).items() if node.link})
     # They stay, empty.
     for path, mode in {
-        "dev": 0o755,
-        "proc": 0o555,
-        "sys": 0o555,
-        "run": 0o755,
-        "tmp": 0o1777,
+        **_MOUNT_POINTS,
         "var/tmp": 0o1777,
         "var/log/apt": 0o755,
         "var/cache/apt/archives/partial": 0o755,
