@@ -178,7 +178,9 @@ def test_read_only_cache(tmp_path: Path) -> None:
 def test_libraries_on_a_noexec_file_system(tmp_path: Path) -> None:
     prefix = mounted(tmp_path, "size=400m,noexec")
     place = tmp_path / "disk"
-    script = f"cp -r '{ROOT / 'pandalite'}' '{place}' && cd '{place}' && exec \"$@\""
+    # Not the guests built beside the tests, which are larger than the file system.
+    copy = f"tar -C '{ROOT}' --exclude='*_debian*' -cf - pandalite | tar -C '{place}' -xf -"
+    script = f"mkdir -p '{place}' && {copy} && cd '{place}' && exec \"$@\""
     found = results(prefix=(*prefix, "sh", "-c", script, "sh"), PYTHONPATH=str(place))
     assert failed(found) == {"libraries"}
     assert "noexec" in found["libraries"].remedy
