@@ -30,6 +30,7 @@ _STATUS_ERRORS: dict[int, type[errors.PandaError]] = {
     PandaStatus.ERR_SNAPSHOT: errors.SnapshotError,
     PandaStatus.ERR_TIMEOUT: errors.TimeoutExpired,
     PandaStatus.ERR_UNSUPPORTED: errors.UnsupportedFeatureError,
+    PandaStatus.ERR_RECORDING: errors.RecordingError,
 }
 
 

@@ -122,6 +122,27 @@ class SnapshotMismatchError(SnapshotError, RuntimeError):
     """The snapshot was made by a machine of another shape, e.g. RAM size."""
 
 
+class RecordingError(PandaError, RuntimeError):
+    """A recording cannot be made, written, read or replayed."""
+
+
+class ReplayDivergence(RecordingError):
+    """A replay did something else than the recording.
+
+    Attributes:
+        instructions: executed before it was noticed; the cause is between here
+            and the event before.
+        pc: address of the next instruction.
+        difference: what differed, in words.
+    """
+
+    def __init__(self, message: str, instructions: int, pc: int, difference: str) -> None:
+        super().__init__(message)
+        self.instructions = instructions
+        self.pc = pc
+        self.difference = difference
+
+
 class GuestMemoryError(PandaError, ValueError):
     """Guest memory at that address cannot be read or written."""
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import arguments, bare
+from . import arguments, bare, recordings
 from ._bindings.enums import PandaMachineState, PandaRunResult
 from ._bindings.functions import FN_panda_call_in_main_loop_fn
 from ._core import _ForkedLibrary
@@ -205,8 +205,19 @@ class Lifecycle(Callbacks):
         """
         self._run()
 
-    def _run(self, limit: Limit | None = None) -> None:
-        """Run until something ends it; with a limit, callbacks stay registered."""
+    def _run(
+        self,
+        limit: Limit | None = None,
+        before: Callable[[], None] | None = None,
+        keep_callbacks: bool = False,
+    ) -> None:
+        """Run until something ends it.
+
+        Args:
+            limit: what else ends it.
+            before: called when the machine exists, before the guest goes on.
+            keep_callbacks: leave callbacks registered at the end.
+        """
         self._check_process()
         if not self._run_lock.acquire(blocking=False):
             raise StateError("run() is active already: one run at a time")
@@ -221,6 +232,8 @@ class Lifecycle(Callbacks):
                 with SignalWakeup() as wakeup:
                     if not self._created:
                         self._create_machine()
+                    if before is not None:
+                        before()
                     if limit is not None:
                         self._check(self.libpanda.panda_set_limit(*limit))
                     self._run_machine(wakeup)
@@ -230,7 +243,7 @@ class Lifecycle(Callbacks):
                     self.exit_exception = error
             finally:
                 with DeferredInterrupt() as interrupt:
-                    self._end_run(keep_callbacks=limit is not None)
+                    self._end_run(keep_callbacks)
                     if isinstance(self.exit_exception, KeyboardInterrupt):
                         # Ctrl-C twice is Ctrl-C.
                         interrupt.noted = False
@@ -291,6 +304,10 @@ class Lifecycle(Callbacks):
             raise GuestPanic(f"the guest's kernel panicked{self._last_panic_line()}")
         if result == PandaRunResult.GUEST_FAULT:
             raise bare.last_fault(self.libpanda)
+        if result == PandaRunResult.RECORDING_FAILED:
+            raise recordings.failure(self.libpanda)
+        if result == PandaRunResult.REPLAY_DIVERGED:
+            raise recordings.divergence(self.libpanda)
 
     def _last_panic_line(self) -> str:
         """What the kernel printed about it, if there is a console."""

@@ -100,7 +100,8 @@ class Limits(Lifecycle):
         array = (ctypes.c_uint64 * max(len(addresses), 1))(*addresses)
         watch = _Watch(timeout, self._stop)
         try:
-            self._run((_NO_COUNT if count is None else count, array, len(addresses)))
+            limit = (_NO_COUNT if count is None else count, array, len(addresses))
+            self._run(limit, keep_callbacks=True)
         except GuestFault as error:
             error.instructions = self.libpanda.panda_limit_executed()
             raise

@@ -12,17 +12,7 @@ from .errors import UnsupportedFeatureError
 
 #: Feature -> the methods of Panda that need it.
 FEATURES: dict[str, tuple[str, ...]] = {
-    "record and replay": (
-        "record",
-        "end_record",
-        "record_cmd",
-        "recording_exists",
-        "run_replay",
-        "end_replay",
-        "set_complete_rr_snapshot",
-        "rr_get_guest_instr_count",
-        "set_pandalog",
-    ),
+    "pandalogs": ("set_pandalog",),
     "operating system introspection": (
         "get_current_process",
         "get_process_name",

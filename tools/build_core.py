@@ -59,7 +59,24 @@ def exported() -> list[str]:
 
 def sources(family: str) -> list[Path]:
     """The C files of the core for a family of architectures."""
-    return sorted([*(CSRC / "core").glob("*.c"), *(CSRC / "arch").glob(f"{family}*.c")])
+    common = [*(CSRC / "core").glob("*.c"), *(CSRC / "record").glob("*.c")]
+    return sorted([*common, *(CSRC / "arch").glob(f"{family}*.c")])
+
+
+def wrapped(objects: list[Path]) -> list[str]:
+    """The functions of QEMU's that a file of ours replaces: it defines ``__wrap_<name>``."""
+    from elftools.elf.elffile import ELFFile
+
+    names: set[str] = set()
+    for path in objects:
+        with path.open("rb") as file:
+            table = ELFFile(file).get_section_by_name(".symtab")
+            names.update(
+                symbol.name.removeprefix("__wrap_")
+                for symbol in table.iter_symbols()
+                if symbol.name.startswith("__wrap_") and symbol["st_shndx"] != "SHN_UNDEF"
+            )
+    return sorted(names)
 
 
 class CoreBuild:
@@ -146,9 +163,6 @@ class CoreBuild:
     def build(self) -> Path:
         """Build the library into pandalite/_lib; returns its path."""
         files = sources(self.family)
-        wraps = sorted(
-            {name for f in files for name in re.findall(r"\b__wrap_(\w+)", f.read_text())}
-        )
         with ThreadPoolExecutor(jobs()) as pool:
             objects = list(pool.map(self._object, files))
         key = digest(*(o.name for o in objects), *exported(), " ".join(LINK), self.arch)
@@ -159,6 +173,7 @@ class CoreBuild:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()
                 unstripped = folder / f"libpanda-{self.arch}.debug.so"
+                wraps = wrapped(objects)
                 self._link(objects, wraps, unstripped)
                 self._check_wraps(wraps, unstripped)
                 self._link(objects, wraps, library, "-s")

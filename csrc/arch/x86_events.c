@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/hypercall.h"
+#include "arch/x86.h"
 #include "core/internal.h"
 #include "core/stream.h"
 #include "exec/exec-all.h"
@@ -87,11 +88,10 @@ static int ask(CPUState *cs, int number)
 }
 
 /* The big lock is held, no block is running. */
-int __real_cpu_get_pic_interrupt(CPUX86State *env);
 int __wrap_cpu_get_pic_interrupt(CPUX86State *env);
 int __wrap_cpu_get_pic_interrupt(CPUX86State *env)
 {
-    int number = __real_cpu_get_pic_interrupt(env);
+    int number = panda_rr_get_pic_interrupt(env);
 
     if (number >= 0 && panda_wanted(PANDA_CB_BEFORE_HANDLE_INTERRUPT)
         && panda_in_vcpu_thread()) {

@@ -11,6 +11,7 @@
 #include "core/branches.h"
 #include "core/listeners.h"
 #include "core/stream.h"
+#include "record/recorder.h"
 #include "accel/tcg/cpu-ops.h"
 #include "exec/exec-all.h"
 #include "qemu/main-loop.h"
@@ -149,10 +150,35 @@ static bool cpu_exec_interrupt(CPUState *cs, int request)
         kernel = panda_arch_in_kernel(cs);
     }
     taken = real_ops->cpu_exec_interrupt(cs, request);
+    if (taken && panda_rr_on()) {
+        panda_rr_step(cs);
+    }
     if (taken && streamed) {
         panda_stream_exception(pc, kernel, request, true);
     }
     return taken;
+}
+
+static void do_interrupt(CPUState *cs)
+{
+    real_ops->do_interrupt(cs);
+    if (panda_rr_on()) {
+        panda_rr_step(cs);
+    }
+}
+
+int __real_tcg_cpu_exec(CPUState *cs);
+int __wrap_tcg_cpu_exec(CPUState *cs);
+int __wrap_tcg_cpu_exec(CPUState *cs)
+{
+    switch (qatomic_read(&panda_rr_state)) {
+    case PANDA_RR_RECORD:
+        return panda_recorder_exec(cs);
+    case PANDA_RR_REPLAY:
+        return panda_player_exec(cs);
+    default:
+        return __real_tcg_cpu_exec(cs);
+    }
 }
 
 /* ---- unwinding ---- */
@@ -162,6 +188,9 @@ static void restore_state_to_opc(CPUState *cs, const TranslationBlock *tb,
 {
     PandaCallback *c;
 
+    if (panda_vcpu.probing) {
+        return;
+    }
     real_ops->restore_state_to_opc(cs, tb, data);
     if (panda_in_vcpu_thread()) {
         panda_block_unwound(tb, data[0]);
@@ -197,6 +226,9 @@ bool __wrap_tcg_exec_realizefn(CPUState *cs, Error **errp)
         our_ops.restore_state_to_opc = restore_state_to_opc;
         our_ops.cpu_exec_enter = cpu_exec_enter;
         our_ops.cpu_exec_exit = cpu_exec_exit;
+        if (real_ops->do_interrupt) {
+            our_ops.do_interrupt = do_interrupt;
+        }
         if (real_ops->cpu_exec_interrupt) {
             our_ops.cpu_exec_interrupt = cpu_exec_interrupt;
         }

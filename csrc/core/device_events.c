@@ -11,6 +11,7 @@
 #include "core/internal.h"
 #include "core/machine.h"
 #include "core/stream.h"
+#include "record/record.h"
 #include "exec/exec-all.h"
 #include "exec/memory.h"
 #include "qemu/bswap.h"
@@ -213,9 +214,6 @@ static bool hit_nothing(MemoryRegion *mr, MemTxResult result, hwaddr paddr,
     return mr->ops == &unassigned_mem_ops;
 }
 
-MemTxResult __real_memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr,
-                                               uint64_t *value, MemOp op,
-                                               MemTxAttrs attrs);
 MemTxResult __wrap_memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr,
                                                uint64_t *value, MemOp op,
                                                MemTxAttrs attrs);
@@ -232,7 +230,7 @@ MemTxResult __wrap_memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr,
     if (part) {
         made.below = true;
     }
-    result = __real_memory_region_dispatch_read(mr, addr, value, op, attrs);
+    result = panda_rr_read(mr, addr, value, op, attrs);
     if (part && panda_wanted(PANDA_CB_UNASSIGNED_IO_READ)
         && hit_nothing(mr, result, paddr, op, false, attrs)
         && unassigned_io_read(paddr, value, op)) {
@@ -248,9 +246,6 @@ MemTxResult __wrap_memory_region_dispatch_read(MemoryRegion *mr, hwaddr addr,
     return result;
 }
 
-MemTxResult __real_memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr,
-                                                uint64_t value, MemOp op,
-                                                MemTxAttrs attrs);
 MemTxResult __wrap_memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr,
                                                 uint64_t value, MemOp op,
                                                 MemTxAttrs attrs);
@@ -271,7 +266,7 @@ MemTxResult __wrap_memory_region_dispatch_write(MemoryRegion *mr, hwaddr addr,
         stream(paddr, op, true, value);
         made.below = true;
     }
-    result = __real_memory_region_dispatch_write(mr, addr, value, op, attrs);
+    result = panda_rr_write(mr, addr, value, op, attrs);
     if (part && panda_wanted(PANDA_CB_UNASSIGNED_IO_WRITE)
         && hit_nothing(mr, result, paddr, op, true, attrs)
         && unassigned_io_write(paddr, value, op)) {

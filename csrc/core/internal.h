@@ -205,6 +205,8 @@ typedef struct PandaVcpu {
     bool skip_block;
     /* The core itself restores state: no business of cpu_restore_state. */
     bool unwinding;
+    /* It unwinds to learn something, and restores nothing. */
+    bool probing;
 } PandaVcpu;
 
 /* There is one vCPU (more are refused). */

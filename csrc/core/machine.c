@@ -6,6 +6,7 @@
 #include "core/internal.h"
 #include "core/guest_clock.h"
 #include "core/machine.h"
+#include "record/recorder.h"
 #include "block/block-global-state.h"
 #include "block/thread-pool.h"
 #include "qemu/main-loop.h"
@@ -156,6 +157,20 @@ static InitArgs copy_args(int argc, char **argv)
     return args;
 }
 
+static InitArgs kept_args;
+
+void panda_machine_args(char ***argv, int *argc)
+{
+    *argv = kept_args.argv;
+    *argc = kept_args.argc;
+}
+
+void panda_start_on_next_run(void)
+{
+    start_on_run = true;
+    powered_off = false;
+}
+
 static int check_machine(void)
 {
     if (CPU_NEXT(first_cpu)) {
@@ -193,6 +208,7 @@ int panda_init(int argc, char **argv)
     slack = prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
 
     InitArgs args = copy_args(argc, argv);
+    kept_args = args;
     panda_capture_begin();
     ok = panda_guarded(do_init, &args);
     g_autofree char *said = panda_capture_end();
@@ -348,6 +364,7 @@ static void do_run(void *opaque)
 {
     int *result = opaque;
 
+    panda_gate_enter_main();
     bql_lock();
     if (!announced) {
         announced = true;
@@ -357,6 +374,7 @@ static void do_run(void *opaque)
         /* A callback does not want the guest to start. */
         *result = qatomic_read(&stop_reason);
         bql_unlock();
+        panda_gate_leave_main();
         return;
     }
     if (powered_off) {
@@ -382,6 +400,7 @@ static void do_run(void *opaque)
         *result = qatomic_read(&stop_reason);
     }
     bql_unlock();
+    panda_gate_leave_main();
 }
 
 int panda_run(void)
@@ -462,6 +481,7 @@ int panda_pause(uint32_t timeout_ms)
 static void do_finish(void *opaque)
 {
     bql_lock();
+    panda_recorder_finish();
     qemu_cleanup(0);
     /* All I/O is done; the workers would only wait for more. */
     thread_pool_free_aio(qemu_get_aio_context()->thread_pool);

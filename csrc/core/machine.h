@@ -14,6 +14,9 @@ bool panda_in_run(void);
 /* Make panda_run() return that PandaRunResult, if nothing else has yet. */
 void panda_request_stop(int reason);
 
+/* The next panda_run() starts the guest. */
+void panda_start_on_next_run(void);
+
 /* A run begins: there was no fault yet (bare.c). */
 void panda_bare_run_begins(void);
 

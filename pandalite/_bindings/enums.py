@@ -152,6 +152,7 @@ class PandaStatus(IntEnum):
         ERR_SNAPSHOT: A snapshot could not be saved, loaded or deleted.
         ERR_TIMEOUT: The time given was not enough.
         ERR_UNSUPPORTED: pandalite does not have this yet.
+        ERR_RECORDING: A recording cannot be made, written or replayed.
     """
 
     OK = 0
@@ -163,6 +164,7 @@ class PandaStatus(IntEnum):
     ERR_SNAPSHOT = -6
     ERR_TIMEOUT = -7
     ERR_UNSUPPORTED = -8
+    ERR_RECORDING = -9
 
 
 class PandaRunResult(IntEnum):
@@ -179,6 +181,9 @@ class PandaRunResult(IntEnum):
         COUNT: The instructions of the limit were executed.
         GUEST_FAULT: Machines without devices: see panda_last_fault().
         HALTED: Machines without devices: the CPU waits for an interrupt.
+        RECORDING_FAILED: A recording could not be written on, see panda_record_failure().
+        REPLAY_END: A replay has come to the end of its recording.
+        REPLAY_DIVERGED: A replay differs from its recording, see panda_rr_divergence().
     """
 
     STOPPED = 0
@@ -191,6 +196,9 @@ class PandaRunResult(IntEnum):
     COUNT = 7
     GUEST_FAULT = 8
     HALTED = 9
+    RECORDING_FAILED = 10
+    REPLAY_END = 11
+    REPLAY_DIVERGED = 12
 
 
 class PandaMachineState(IntEnum):
@@ -211,6 +219,20 @@ class PandaMachineState(IntEnum):
     OFF = 3
     DEAD = 4
     FINISHED = 5
+
+
+class PandaRrMode(IntEnum):
+    """What the machine does.
+
+    Members:
+        OFF: It lives.
+        RECORD: It lives, and is recorded.
+        REPLAY: It replays a recording.
+    """
+
+    OFF = 0
+    RECORD = 1
+    REPLAY = 2
 
 
 class PandaStreamKind(IntEnum):

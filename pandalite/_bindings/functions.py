@@ -38,6 +38,7 @@ from .structs import (
     PandaPythonApi,
     PandaPythonCallback,
     PandaPythonReadApi,
+    PandaRrReport,
     PandaStreamSpec,
     PandaStreamStats,
     PandaTB,
@@ -169,6 +170,16 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_python_make_values": (c_void_p, ()),
     "panda_python_make_pointers": (c_void_p, ()),
     "panda_python_make_text": (c_void_p, ()),
+    "panda_record_begin": (c_int, (c_char_p, c_char_p)),
+    "panda_record_end": (c_int, ()),
+    "panda_record_failure": (c_char_p, ()),
+    "panda_replay_begin": (c_int, (c_char_p,)),
+    "panda_replay_end": (c_int, ()),
+    "panda_rr_mode": (c_int, ()),
+    "panda_rr_count": (c_uint64, ()),
+    "panda_rr_path": (c_char_p, ()),
+    "panda_rr_report": (None, (POINTER(PandaRrReport),)),
+    "panda_rr_divergence": (c_char_p, ()),
     "panda_current_pc": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_sp": (c_uint64, (POINTER(PandaCPU),)),
     "panda_current_ksp": (c_uint64, (POINTER(PandaCPU),)),
@@ -867,6 +878,60 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> None:
         """Give the library CPython's functions; they stay for good."""
+
+    def panda_record_begin(self, path: CharPointer, snapshot: CharPointer, /) -> int:
+        """Begin to record to a file, which replaces one of that name when complete.
+
+        snapshot is loaded first if it is not NULL. Called in a callback, the recording begins when
+        the callback's block is left. PANDA_ERR_STATE while the machine is recorded or replays;
+        PANDA_ERR_RECORDING if this machine cannot be recorded, or the file not be written;
+        PANDA_ERR_SNAPSHOT.
+        """
+
+    def panda_record_end(self) -> int:
+        """End the recording and complete its file.
+
+        PANDA_ERR_STATE if none is made; PANDA_ERR_RECORDING if the file could not be written: what
+        there is of it is called *.part, and can be replayed.
+        """
+
+    def panda_record_failure(self) -> bytes | None:
+        """Why the last recording was cut off, e.g. a full disk; "" if it was not."""
+
+    def panda_replay_begin(self, path: CharPointer, /) -> int:
+        """Load a recording's start; the next panda_run() replays it.
+
+        PANDA_ERR_STATE while the machine is recorded or replays; PANDA_ERR_RECORDING if the file is
+        none, is damaged, or is of another machine. What the machine was is lost.
+        """
+
+    def panda_replay_end(self) -> int:
+        """Give up the replay, or its state after its end, and reset the machine.
+
+        PANDA_ERR_STATE if there is no replay.
+        """
+
+    def panda_rr_mode(self) -> int:
+        """What the machine does, a PandaRrMode."""
+
+    def panda_rr_count(self) -> int:
+        """Instructions executed since the recording or replay began.
+
+        In a callback: before the instruction the callback is about. 0 if there is neither.
+        """
+
+    def panda_rr_path(self) -> bytes | None:
+        """File of the recording or replay that is made; NULL if there is none."""
+
+    def panda_rr_report(
+        self,
+        report: PandaRrReport | Array[PandaRrReport] | _Pointer[PandaRrReport] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Facts about the recording or replay that is made or was made last."""
+
+    def panda_rr_divergence(self) -> bytes | None:
+        """Why a replay has ended before the recording's end; "" if it has not."""
 
     def panda_current_ksp(
         self,

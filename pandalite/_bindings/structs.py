@@ -344,6 +344,52 @@ class PandaPythonReadApi(Structure):
     )
 
 
+class PandaRrReport(Structure):
+    """Facts about the recording or replay that is made, or was made last.
+
+    Fields:
+        instructions: Instructions the guest has executed in it.
+        total: A replay: instructions there are in the recording; else 0.
+        crossings: Calls of the CPU to devices.
+        slices: Runs of the CPU between which devices did something.
+        file_size: Size of the file of a recording that has ended, in bytes.
+        stall_ns: Time the guest stood still when the recording began, in ns.
+        ram_digest: Digest of RAM at the end; 0 before.
+        recorded_ram_digest: A replay: digest of RAM at the end of the recording; 0 if unknown.
+        diverged: A replay has ended because it differed from the recording.
+        cut_off: A replay: the recording was cut off, by a crash or a full disk.
+        diverged_at: Where it differed: instructions executed and the pc.
+    """
+
+    instructions: int
+    total: int
+    crossings: int
+    slices: int
+    file_size: int
+    stall_ns: int
+    ram_digest: int
+    recorded_ram_digest: int
+    diverged: int
+    cut_off: int
+    diverged_at: int
+    diverged_pc: int
+
+    _fields_ = (
+        ("instructions", c_uint64),
+        ("total", c_uint64),
+        ("crossings", c_uint64),
+        ("slices", c_uint64),
+        ("file_size", c_uint64),
+        ("stall_ns", c_uint64),
+        ("ram_digest", c_uint64),
+        ("recorded_ram_digest", c_uint64),
+        ("diverged", c_uint32),
+        ("cut_off", c_uint32),
+        ("diverged_at", c_uint64),
+        ("diverged_pc", c_uint64),
+    )
+
+
 class PandaSegment(Structure):
     """A descriptor-table register or system segment (x86)."""
 

@@ -27,6 +27,8 @@ typedef enum PandaStatus {
     PANDA_ERR_TIMEOUT = -7,
     /** pandalite does not have this yet. */
     PANDA_ERR_UNSUPPORTED = -8,
+    /** A recording cannot be made, written or replayed. */
+    PANDA_ERR_RECORDING = -9,
 } PandaStatus;
 
 /**

@@ -35,6 +35,12 @@ typedef enum PandaRunResult {
     PANDA_RUN_GUEST_FAULT = 8,
     /** Machines without devices: the CPU waits for an interrupt. */
     PANDA_RUN_HALTED = 9,
+    /** A recording could not be written on, see panda_record_failure(). */
+    PANDA_RUN_RECORDING_FAILED = 10,
+    /** A replay has come to the end of its recording. */
+    PANDA_RUN_REPLAY_END = 11,
+    /** A replay differs from its recording, see panda_rr_divergence(). */
+    PANDA_RUN_REPLAY_DIVERGED = 12,
 } PandaRunResult;
 
 /** State of the machine; the numbers are pandalite's own. */

@@ -20,6 +20,7 @@
 #include "panda/monitor.h"
 #include "panda/python.h"
 #include "panda/python_reads.h"
+#include "panda/record.h"
 #include "panda/registers.h"
 #include "panda/stream.h"
 #include "panda/types.h"

@@ -1,0 +1,120 @@
+/*
+ * Exact counts of executed instructions, while time is the host's.
+ *
+ * QEMU counts for -icount only, which makes instructions the guest's clock and
+ * is for a whole run. Here it is just the counting, switched on and off while
+ * the machine is stopped (patch 0002).
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "record/record.h"
+#include "core/limit.h"
+#include "exec/cpu-common.h"
+#include "exec/cputlb.h"
+#include "exec/exec-all.h"
+#include "exec/tb-flush.h"
+#include "internal-common.h"
+#include "qemu/seqlock.h"
+#include "qemu/thread.h"
+#include "qemu/timer.h"
+#include "system/cpu-timers.h"
+#include "system/cpu-timers-internal.h"
+#include "tb-internal.h"
+
+/* Declared in patch 0002. */
+extern bool panda_counting;
+bool panda_counting;
+
+/* Declared in patch 0004: a time that stands still leaves the TLB's size. */
+int64_t panda_tlb_clock(void);
+int64_t panda_tlb_clock(void)
+{
+    return panda_counting ? 0 : g_get_monotonic_time() * 1000;
+}
+
+/* Nothing that translated code or the TLB remember may differ in a replay. */
+static void forget_translations(CPUState *cs)
+{
+    tb_flush(cs);
+    tlb_destroy(cs);
+    tlb_init(cs);
+    tcg_flush_jmp_cache(cs);
+}
+
+void panda_count_begin(CPUState *cs)
+{
+    panda_counting = true;
+    cs->tcg_cflags |= CF_USE_ICOUNT;
+    forget_translations(cs);
+    timers_state.qemu_icount = 0;
+    cs->icount_budget = 0;
+    cs->icount_extra = 0;
+    cs->neg.icount_decr.u32 = 0;
+}
+
+void panda_count_end(CPUState *cs)
+{
+    panda_counting = false;
+    cs->tcg_cflags &= ~CF_USE_ICOUNT;
+    forget_translations(cs);
+    cs->neg.icount_decr.u32 = 0;
+}
+
+uint64_t panda_count_raw(void)
+{
+    CPUState *cs = panda_vcpu.cs;
+
+    return timers_state.qemu_icount
+        + (cs->icount_budget
+           - (cs->neg.icount_decr.u16.low + cs->icount_extra));
+}
+
+int __real_tcg_cpu_exec(CPUState *cs);
+
+int panda_count_exec(CPUState *cs, int64_t budget)
+{
+    int low = MIN(0xffff, budget);
+    int result;
+
+    cs->icount_budget = budget;
+    cs->neg.icount_decr.u16.low = low;
+    cs->icount_extra = budget - low;
+    panda_rr_depth = 0;
+    panda_rr_in_exec = true;
+    result = __real_tcg_cpu_exec(cs);
+    panda_rr_in_exec = false;
+    icount_update(cs);
+    cs->neg.icount_decr.u16.low = 0;
+    cs->icount_extra = 0;
+    cs->icount_budget = 0;
+    return result;
+}
+
+/* ---- the count, as callbacks see it ---- */
+
+uint64_t panda_rr_count(void)
+{
+    PandaVcpu *v = &panda_vcpu;
+    CPUState *cs = v->cs;
+    uint64_t count;
+    int low;
+
+    if (!panda_counting) {
+        return 0;
+    }
+    count = panda_count_raw();
+    if (!panda_in_vcpu_thread() || !v->pub.in_callback || !v->ra) {
+        return count;
+    }
+    /*
+     * The whole block that runs is counted already. Unwinding gives back what
+     * has not been executed; only that is wanted of it.
+     */
+    low = cs->neg.icount_decr.u16.low;
+    v->probing = true;
+    cpu_restore_state(cs, v->ra);
+    v->probing = false;
+    count -= cs->neg.icount_decr.u16.low - low;
+    cs->neg.icount_decr.u16.low = low;
+    return count;
+}

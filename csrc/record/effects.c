@@ -1,0 +1,353 @@
+/*
+ * Effects of devices on what the CPU sees: memory they write, and which memory
+ * and devices are where.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "record/record.h"
+#include "record/effects.h"
+#include "record/log.h"
+#include "record/player.h"
+#include "record/regions.h"
+#include "exec/exec-all.h"
+#include "exec/ram_addr.h"
+#include "qemu/main-loop.h"
+
+/* An effect of the recording is being applied. */
+static bool applying;
+
+static bool logs_effects(void)
+{
+    return panda_rr_recording() && !panda_rr_inside();
+}
+
+/* ---- memory ---- */
+
+static void memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length)
+{
+    uint64_t offset;
+    int block;
+
+    if (!panda_rr_recording()) {
+        if (!applying) {
+            panda_player_stray_write(mr);
+        }
+        return;
+    }
+    block = panda_ram_of(mr, addr, &offset);
+    if (block >= 0) {
+        unsigned n;
+        uint8_t *host = panda_rams(&n)[block].host;
+
+        panda_log_entry(PANDA_ENTRY_MEMORY);
+        panda_log_number(block);
+        panda_log_number(offset);
+        panda_log_string(host + offset, length);
+    }
+}
+
+/* Declared in patch 0005. */
+void panda_memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length);
+void panda_memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length)
+{
+    if (panda_rr_on() && !panda_rr_inside() && length) {
+        memory_written(mr, addr, length);
+    }
+}
+
+/* For memory that devices write without QEMU's functions, e.g. displays. */
+void __real_memory_region_set_dirty(MemoryRegion *mr, hwaddr addr,
+                                    hwaddr size);
+void __wrap_memory_region_set_dirty(MemoryRegion *mr, hwaddr addr,
+                                    hwaddr size);
+void __wrap_memory_region_set_dirty(MemoryRegion *mr, hwaddr addr,
+                                    hwaddr size)
+{
+    panda_memory_written(mr, addr, size);
+    __real_memory_region_set_dirty(mr, addr, size);
+}
+
+void panda_ram_written(ram_addr_t at, uint64_t length)
+{
+    tb_invalidate_phys_range(at, at + length - 1);
+    cpu_physical_memory_set_dirty_range(at, length,
+                                        DIRTY_CLIENTS_NOCODE);
+}
+
+static void apply_memory(PandaLogCursor *c)
+{
+    uint64_t block = panda_log_get(c), offset = panda_log_get(c);
+    size_t n;
+    const uint8_t *bytes = panda_log_get_string(c, &n);
+    unsigned blocks;
+    PandaRam *ram = panda_player_rams(&blocks);
+
+    if (!bytes || block >= blocks || offset > ram[block].size
+        || n > ram[block].size - offset) {
+        panda_log_bad(c);
+        return;
+    }
+    if (!ram[block].host || !n) {
+        return;
+    }
+    panda_player_memory(block, offset, bytes, n, false);
+    memcpy(ram[block].host + offset, bytes, n);
+    panda_ram_written(ram[block].offset + offset, n);
+    panda_player_memory(block, offset, bytes, n, true);
+}
+
+/* ---- topology ---- */
+
+typedef enum Op {
+    OP_ADD,
+    OP_DELETE,
+    OP_ENABLED,
+    OP_ADDRESS,
+    OP_SIZE,
+    OP_ALIAS_OFFSET,
+    OP_READONLY,
+    OP_ROMD,
+} Op;
+
+static void log_op(Op op, MemoryRegion *mr, MemoryRegion *other, uint64_t a,
+                   int64_t b)
+{
+    unsigned number = panda_region_number(mr);
+    unsigned number2 = other ? panda_region_number(other) : 0;
+
+    panda_log_entry(PANDA_ENTRY_TOPOLOGY);
+    panda_log_number(op);
+    panda_log_number(number);
+    panda_log_number(number2);
+    panda_log_number(a);
+    panda_log_number(panda_zigzag(b));
+}
+
+#define TOPOLOGY(name, params, args, ...)                                     \
+    void __real_##name params;                                                \
+    void __wrap_##name params;                                                \
+    void __wrap_##name params                                                 \
+    {                                                                         \
+        if (logs_effects()) {                                                 \
+            log_op(__VA_ARGS__);                                              \
+        }                                                                     \
+        __real_##name args;                                                   \
+    }
+
+TOPOLOGY(memory_region_add_subregion,
+         (MemoryRegion *mr, hwaddr offset, MemoryRegion *sub),
+         (mr, offset, sub), OP_ADD, mr, sub, offset, INT32_MIN)
+TOPOLOGY(memory_region_add_subregion_overlap,
+         (MemoryRegion *mr, hwaddr offset, MemoryRegion *sub, int priority),
+         (mr, offset, sub, priority), OP_ADD, mr, sub, offset, priority)
+TOPOLOGY(memory_region_del_subregion, (MemoryRegion *mr, MemoryRegion *sub),
+         (mr, sub), OP_DELETE, mr, sub, 0, 0)
+TOPOLOGY(memory_region_set_enabled, (MemoryRegion *mr, bool enabled),
+         (mr, enabled), OP_ENABLED, mr, NULL, enabled, 0)
+TOPOLOGY(memory_region_set_address, (MemoryRegion *mr, hwaddr addr),
+         (mr, addr), OP_ADDRESS, mr, NULL, addr, 0)
+TOPOLOGY(memory_region_set_size, (MemoryRegion *mr, uint64_t size),
+         (mr, size), OP_SIZE, mr, NULL, size, 0)
+TOPOLOGY(memory_region_set_alias_offset, (MemoryRegion *mr, hwaddr offset),
+         (mr, offset), OP_ALIAS_OFFSET, mr, NULL, offset, 0)
+TOPOLOGY(memory_region_set_readonly, (MemoryRegion *mr, bool readonly),
+         (mr, readonly), OP_READONLY, mr, NULL, readonly, 0)
+TOPOLOGY(memory_region_rom_device_set_romd, (MemoryRegion *mr, bool romd),
+         (mr, romd), OP_ROMD, mr, NULL, romd, 0)
+
+void __real_memory_region_init_alias(MemoryRegion *mr, Object *owner,
+                                     const char *name, MemoryRegion *orig,
+                                     hwaddr offset, uint64_t size);
+void __wrap_memory_region_init_alias(MemoryRegion *mr, Object *owner,
+                                     const char *name, MemoryRegion *orig,
+                                     hwaddr offset, uint64_t size);
+void __wrap_memory_region_init_alias(MemoryRegion *mr, Object *owner,
+                                     const char *name, MemoryRegion *orig,
+                                     hwaddr offset, uint64_t size)
+{
+    __real_memory_region_init_alias(mr, owner, name, orig, offset, size);
+    if (logs_effects()) {
+        unsigned number = panda_region_number(orig);
+
+        panda_region_new(mr);
+        panda_log_entry(PANDA_ENTRY_ALIAS);
+        panda_log_number(number);
+        panda_log_number(offset);
+        panda_log_number(size);
+        panda_log_string(name, strlen(name));
+    }
+}
+
+static void apply_alias(PandaLogCursor *c)
+{
+    MemoryRegion *orig = panda_region_get(panda_log_get(c));
+    uint64_t offset = panda_log_get(c), size = panda_log_get(c);
+    size_t n;
+    const uint8_t *text = panda_log_get_string(c, &n);
+    g_autofree char *name = text && n < 256
+        ? g_strndup((const char *)text, n) : NULL;
+    MemoryRegion *mr;
+
+    if (!orig || !name) {
+        panda_log_bad(c);
+        return;
+    }
+    /* It lives as long as the machine, as others may hold on to it. */
+    mr = g_new0(MemoryRegion, 1);
+    __real_memory_region_init_alias(mr, NULL, name, orig, offset, size);
+    panda_region_define_as(mr);
+}
+
+/* What takes an operation back. */
+typedef struct Undo {
+    Op op;
+    MemoryRegion *mr, *other;
+    uint64_t a;
+    int64_t b;
+} Undo;
+
+static GArray *undos;
+
+static void make(const Undo *u)
+{
+    switch (u->op) {
+    case OP_ADD:
+        if (u->b == INT32_MIN) {
+            __real_memory_region_add_subregion(u->mr, u->a, u->other);
+        } else {
+            __real_memory_region_add_subregion_overlap(u->mr, u->a, u->other,
+                                                       u->b);
+        }
+        break;
+    case OP_DELETE:
+        __real_memory_region_del_subregion(u->mr, u->other);
+        break;
+    case OP_ENABLED:
+        __real_memory_region_set_enabled(u->mr, u->a);
+        break;
+    case OP_ADDRESS:
+        __real_memory_region_set_address(u->mr, u->a);
+        break;
+    case OP_SIZE:
+        __real_memory_region_set_size(u->mr, u->a);
+        break;
+    case OP_ALIAS_OFFSET:
+        __real_memory_region_set_alias_offset(u->mr, u->a);
+        break;
+    case OP_READONLY:
+        __real_memory_region_set_readonly(u->mr, u->a);
+        break;
+    case OP_ROMD:
+        __real_memory_region_rom_device_set_romd(u->mr, u->a);
+        break;
+    }
+}
+
+/* The inverse of an operation; false if it cannot be made. */
+static bool invert(const Undo *u, Undo *inverse)
+{
+    MemoryRegion *mr = u->mr, *other = u->other;
+
+    *inverse = (Undo) { .op = u->op, .mr = mr, .other = other };
+    switch (u->op) {
+    case OP_ADD:
+        inverse->op = OP_DELETE;
+        return other && !other->container;
+    case OP_DELETE:
+        inverse->op = OP_ADD;
+        inverse->a = other ? other->addr : 0;
+        inverse->b = other && other->priority ? other->priority : INT32_MIN;
+        return other && other->container == mr;
+    case OP_ENABLED:
+        inverse->a = mr->enabled;
+        return true;
+    case OP_ADDRESS:
+        inverse->a = mr->addr;
+        return true;
+    case OP_SIZE:
+        inverse->a = memory_region_size(mr);
+        return true;
+    case OP_ALIAS_OFFSET:
+        inverse->a = mr->alias_offset;
+        return mr->alias;
+    case OP_READONLY:
+        inverse->a = mr->readonly;
+        return true;
+    case OP_ROMD:
+        inverse->a = mr->romd_mode;
+        return mr->rom_device;
+    }
+    return false;
+}
+
+static void apply_topology(PandaLogCursor *c)
+{
+    Undo op, inverse;
+
+    op.op = panda_log_get(c);
+    op.mr = panda_region_get(panda_log_get(c));
+    op.other = panda_region_get(panda_log_get(c));
+    op.a = panda_log_get(c);
+    op.b = panda_unzigzag(panda_log_get(c));
+    if (c->bad || op.op > OP_ROMD || !op.mr || !invert(&op, &inverse)) {
+        panda_log_bad(c);
+        return;
+    }
+    g_array_append_val(undos, inverse);
+    if (bql_locked()) {
+        make(&op);
+    } else {
+        bql_lock();
+        make(&op);
+        bql_unlock();
+    }
+}
+
+unsigned panda_topology_height(void)
+{
+    return undos ? undos->len : 0;
+}
+
+void panda_topology_undo(unsigned height)
+{
+    if (!undos) {
+        undos = g_array_new(false, false, sizeof(Undo));
+    }
+    if (undos->len == height) {
+        return;
+    }
+    applying = true;
+    memory_region_transaction_begin();
+    while (undos->len > height) {
+        make(&g_array_index(undos, Undo, undos->len - 1));
+        g_array_set_size(undos, undos->len - 1);
+    }
+    memory_region_transaction_commit();
+    applying = false;
+}
+
+bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
+{
+    switch (kind) {
+    case PANDA_ENTRY_MEMORY:
+        applying = true;
+        apply_memory(c);
+        applying = false;
+        return true;
+    case PANDA_ENTRY_LINES:
+    case PANDA_ENTRY_LINES_KICK:
+        panda_lines_apply(cs, c, kind == PANDA_ENTRY_LINES_KICK);
+        return true;
+    case PANDA_ENTRY_REGION:
+        panda_region_define(c);
+        return true;
+    case PANDA_ENTRY_TOPOLOGY:
+        apply_topology(c);
+        return true;
+    case PANDA_ENTRY_ALIAS:
+        apply_alias(c);
+        return true;
+    default:
+        return false;
+    }
+}

@@ -1,0 +1,701 @@
+/*
+ * Replaying a recording.
+ *
+ * Slice by slice: the CPU runs until it is at the place where the slice ended
+ * in the recording; what it asks of devices is answered out of the slice.
+ * Then the effects follow that devices had before the next one.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "record/player.h"
+#include "record/archive.h"
+#include "record/border.h"
+#include "record/effects.h"
+#include "record/recorder.h"
+#include "record/state.h"
+#include "core/machine.h"
+#include "exec/exec-all.h"
+#include "hw/boards.h"
+#include "net/queue.h"
+#include "qapi/error.h"
+#include "qemu/main-loop.h"
+#include "qemu/timer.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "qobject/qnum.h"
+#include "qobject/qjson.h"
+#include "qobject/qstring.h"
+#include "system/cpus.h"
+#include "system/runstate.h"
+
+/* More instructions than a block has. */
+#define BLOCK_MAX 4096
+
+PandaLogCursor panda_player_calls;
+bool panda_player_failed;
+
+static PandaArchive *archive;
+static PandaRam *rams;
+static unsigned n_rams, ram_parts;
+/* Members that are chunks of the log, in order. */
+static GArray *chunks;
+static uint64_t total_steps;
+static bool frozen, finished;
+static char *divergence;
+
+/* The chunk that is played. */
+static uint8_t *chunk_data;
+static PandaLogCursor chunk;
+static unsigned next_chunk;
+static uint64_t chunk_end_count, chunk_end_steps;
+static unsigned ram_check;
+static uint64_t ram_digest;
+
+/* The slice that is played. */
+static bool have_slice, slice_ran, slice_entered;
+static uint64_t slice_count, slice_steps;
+static uint32_t slice_digest;
+static PandaLogCursor pause_cursor;
+
+/* ---- failure ---- */
+
+const char *panda_rr_divergence(void)
+{
+    return divergence ?: "";
+}
+
+void panda_player_diverged(const char *fmt, ...)
+{
+    CPUState *cs = panda_vcpu.cs;
+    va_list ap;
+
+    if (panda_player_failed) {
+        return;
+    }
+    va_start(ap, fmt);
+    g_free(divergence);
+    divergence = g_strdup_vprintf(fmt, ap);
+    va_end(ap);
+    panda_rr_facts.diverged = true;
+    panda_rr_facts.diverged_at = panda_count_raw();
+    panda_rr_facts.diverged_pc = panda_arch_get_pc(cs);
+    qatomic_set(&panda_player_failed, true);
+    cpu_exit(cs);
+}
+
+void panda_player_stray_write(MemoryRegion *mr)
+{
+    panda_player_diverged("memory of %s was written from outside of the "
+                          "recording", memory_region_name(mr));
+}
+
+PandaRam *panda_player_rams(unsigned *count)
+{
+    *count = n_rams;
+    return rams;
+}
+
+void panda_player_memory(unsigned block, uint64_t offset, const uint8_t *bytes,
+                         size_t n, bool done)
+{
+}
+
+/* ---- reading the log ---- */
+
+static bool load_chunk(void)
+{
+    Error *err = NULL;
+    uint64_t count, steps;
+    size_t size;
+
+    if (next_chunk >= chunks->len) {
+        return false;
+    }
+    g_free(chunk_data);
+    chunk_data = panda_archive_read(
+        archive, g_array_index(chunks, unsigned, next_chunk), &size, &err);
+    if (!chunk_data) {
+        panda_player_diverged("%s", error_get_pretty(err));
+        error_free(err);
+        return false;
+    }
+    chunk = (PandaLogCursor) { chunk_data, chunk_data + size };
+    count = panda_log_get(&chunk);
+    steps = panda_log_get(&chunk);
+    chunk_end_count = count + panda_log_get(&chunk);
+    chunk_end_steps = steps + panda_log_get(&chunk);
+    ram_check = panda_log_get(&chunk);
+    if (ram_check) {
+        const uint8_t *digest = panda_log_get_bytes(&chunk, 8);
+
+        if (digest) {
+            memcpy(&ram_digest, digest, 8);
+        }
+    }
+    if (chunk.bad || ram_check > ram_parts || count != panda_count_raw()
+        || steps != panda_rr_steps) {
+        panda_player_diverged("the recording is damaged: chunk %u of its log "
+                              "does not follow the one before", next_chunk);
+        return false;
+    }
+    next_chunk++;
+    panda_border_chunk();
+    return true;
+}
+
+static bool check_chunk_end(void)
+{
+    if (panda_count_raw() != chunk_end_count
+        || panda_rr_steps != chunk_end_steps) {
+        panda_player_diverged("the recording is damaged: chunk %u of its log "
+                              "ends at another place than it should",
+                              next_chunk - 1);
+        return false;
+    }
+    if (ram_check && panda_ram_part_digest(rams, n_rams, ram_check - 1,
+                                           ram_parts) != ram_digest) {
+        panda_player_diverged("part %u of %u of RAM is not what it was in the "
+                              "recording", ram_check - 1, ram_parts);
+        return false;
+    }
+    return true;
+}
+
+static bool read_slice(void)
+{
+    PandaLogCursor body;
+    const uint8_t *bytes;
+    size_t n;
+
+    bytes = panda_log_get_string(&chunk, &n);
+    body = (PandaLogCursor) { bytes, bytes + (bytes ? n : 0) };
+    slice_count = panda_count_raw() + panda_log_get(&body);
+    slice_steps = panda_rr_steps + panda_log_get(&body);
+    slice_ran = panda_log_get(&body);
+    if (slice_ran && (bytes = panda_log_get_bytes(&body, 4))) {
+        memcpy(&slice_digest, bytes, 4);
+    }
+    bytes = panda_log_get_string(&body, &n);
+    if (!bytes || body.bad) {
+        panda_player_diverged("the recording is damaged: chunk %u of its log "
+                              "is malformed", next_chunk - 1);
+        return false;
+    }
+    panda_player_calls = (PandaLogCursor) { bytes, bytes + n };
+    pause_cursor = body;
+    slice_entered = false;
+    have_slice = true;
+    panda_border_slice(panda_count_raw());
+    return true;
+}
+
+/* Go to the next slice; false at the end of the recording. */
+static bool next_slice(void)
+{
+    have_slice = false;
+    while (panda_log_at_end(&chunk)) {
+        if ((next_chunk && !check_chunk_end()) || !load_chunk()) {
+            return false;
+        }
+    }
+    return read_slice();
+}
+
+/* ---- playing ---- */
+
+/* An interrupt or exception was delivered: is the slice's place near? */
+void panda_rr_step(CPUState *cs)
+{
+    panda_rr_steps++;
+    if (panda_rr_replaying() && have_slice && panda_rr_steps == slice_steps) {
+        /* From here on the place is known by its instructions. */
+        qatomic_set(&cs->exit_request, true);
+        qatomic_set(&cs->neg.icount_decr.u16.high, -1);
+    }
+}
+
+static void apply_pause(CPUState *cs)
+{
+    const uint8_t *kind;
+
+    bql_lock();
+    while (!panda_log_at_end(&pause_cursor)) {
+        kind = panda_log_get_bytes(&pause_cursor, 1);
+        if (!panda_effect_apply(cs, *kind, &pause_cursor)) {
+            panda_log_bad(&pause_cursor);
+        }
+    }
+    bql_unlock();
+    if (pause_cursor.bad) {
+        panda_player_diverged("the recording is damaged: chunk %u of its log "
+                              "is malformed", next_chunk - 1);
+    }
+}
+
+static bool arrived(CPUState *cs)
+{
+    uint64_t count = panda_count_raw();
+
+    if (!slice_ran) {
+        return true;
+    }
+    if (count > slice_count || panda_rr_steps > slice_steps) {
+        panda_player_diverged("the CPU went on where in the recording it was "
+                              "interrupted after %" PRIu64 " instructions",
+                              slice_count);
+        return false;
+    }
+    return slice_entered && count == slice_count
+        && panda_rr_steps == slice_steps;
+}
+
+static bool check_slice(CPUState *cs)
+{
+    uint32_t digest;
+
+    if (!slice_ran || panda_player_failed) {
+        return !panda_player_failed;
+    }
+    if (!panda_log_at_end(&panda_player_calls)) {
+        panda_player_diverged("in the recording devices were accessed once "
+                              "more");
+        return false;
+    }
+    digest = panda_arch_rr_digest(cs, true);
+    if (digest != slice_digest) {
+        panda_player_diverged("the CPU's registers are not what they were in "
+                              "the recording");
+        return false;
+    }
+    return true;
+}
+
+static void end_replay(CPUState *cs)
+{
+    if (!panda_player_failed) {
+        panda_rr_facts.ram_digest = panda_ram_digest(rams, n_rams);
+        if (panda_rr_facts.recorded_ram_digest
+            && panda_rr_facts.ram_digest
+               != panda_rr_facts.recorded_ram_digest) {
+            panda_player_diverged("RAM is not what it was at the end of the "
+                                  "recording");
+        }
+    }
+    finished = true;
+    panda_request_stop(panda_player_failed ? PANDA_RUN_REPLAY_DIVERGED
+                                           : PANDA_RUN_REPLAY_END);
+    cpu_stop_current();
+}
+
+static void play(CPUState *cs)
+{
+    uint64_t count = panda_count_raw();
+    int64_t budget = slice_count - count;
+
+    if (slice_steps > panda_rr_steps) {
+        /*
+         * It ends with a step or after it: the block that leads to it must
+         * not be cut short, as it was not in the recording.
+         */
+        budget += BLOCK_MAX;
+    }
+    slice_entered = true;
+    panda_count_exec(cs, budget);
+    qatomic_set(&panda_rr_facts.instructions, panda_count_raw());
+}
+
+int panda_player_exec(CPUState *cs)
+{
+    if (finished) {
+        cpu_stop_current();
+        return EXCP_INTERRUPT;
+    }
+    if (!have_slice && !next_slice()) {
+        end_replay(cs);
+        return EXCP_INTERRUPT;
+    }
+    while (!panda_player_failed && arrived(cs)) {
+        if (!check_slice(cs)) {
+            break;
+        }
+        apply_pause(cs);
+        panda_rr_facts.slices++;
+        if (panda_player_failed || !next_slice()) {
+            end_replay(cs);
+            return EXCP_INTERRUPT;
+        }
+        if (cs->stop || !QSIMPLEQ_EMPTY(&cs->work_list)) {
+            return EXCP_INTERRUPT;
+        }
+    }
+    if (!panda_player_failed) {
+        play(cs);
+        arrived(cs);
+    }
+    if (panda_player_failed) {
+        end_replay(cs);
+    }
+    return EXCP_INTERRUPT;
+}
+
+/* ---- the machine around it stands still ---- */
+
+void __real_qemu_clock_enable(QEMUClockType type, bool enabled);
+void __wrap_qemu_clock_enable(QEMUClockType type, bool enabled);
+void __wrap_qemu_clock_enable(QEMUClockType type, bool enabled)
+{
+    if (frozen && (type == QEMU_CLOCK_VIRTUAL || type == QEMU_CLOCK_HOST)) {
+        enabled = false;
+    }
+    __real_qemu_clock_enable(type, enabled);
+}
+
+static void freeze(bool freeze)
+{
+    frozen = freeze;
+    __wrap_qemu_clock_enable(QEMU_CLOCK_VIRTUAL, true);
+    __wrap_qemu_clock_enable(QEMU_CLOCK_HOST, true);
+}
+
+/* Devices must not take up what they were doing. */
+void __real_vm_state_notify(bool running, RunState state);
+void __wrap_vm_state_notify(bool running, RunState state);
+void __wrap_vm_state_notify(bool running, RunState state)
+{
+    if (!frozen) {
+        __real_vm_state_notify(running, state);
+    }
+}
+
+/* Packets go nowhere. */
+ssize_t __real_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
+                                   unsigned flags, const uint8_t *data,
+                                   size_t size, NetPacketSent *sent_cb);
+ssize_t __wrap_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
+                                   unsigned flags, const uint8_t *data,
+                                   size_t size, NetPacketSent *sent_cb);
+ssize_t __wrap_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
+                                   unsigned flags, const uint8_t *data,
+                                   size_t size, NetPacketSent *sent_cb)
+{
+    return frozen ? size : __real_qemu_net_queue_send(queue, sender, flags,
+                                                      data, size, sent_cb);
+}
+
+/* A halted CPU does not sleep: what wakes it is in the log. */
+bool __real_all_cpu_threads_idle(void);
+bool __wrap_all_cpu_threads_idle(void);
+bool __wrap_all_cpu_threads_idle(void)
+{
+    if (panda_rr_replaying() && !finished && runstate_is_running()
+        && !first_cpu->stopped) {
+        return false;
+    }
+    return __real_all_cpu_threads_idle();
+}
+
+/* ---- begin and end ---- */
+
+static QDict *read_json(const char *name, Error **errp)
+{
+    int i = panda_archive_find(archive, name);
+    g_autofree uint8_t *text = NULL;
+    QObject *object;
+    size_t n;
+
+    if (i < 0) {
+        error_setg(errp, "the recording has no %s", name);
+        return NULL;
+    }
+    text = panda_archive_read(archive, i, &n, errp);
+    if (!text) {
+        return NULL;
+    }
+    object = qobject_from_json((char *)text, errp);
+    if (object && !qobject_to(QDict, object)) {
+        qobject_unref(object);
+        object = NULL;
+        error_setg(errp, "the recording's %s is malformed", name);
+    }
+    return qobject_to(QDict, object);
+}
+
+static bool same(QDict *d, const char *key, const char *ours, Error **errp)
+{
+    const char *theirs = qdict_get_try_str(d, key);
+
+    if (!theirs || strcmp(theirs, ours)) {
+        error_setg(errp, "the recording is of a machine with %s %s, this one "
+                   "has %s", key, theirs ?: "unknown", ours);
+        return false;
+    }
+    return true;
+}
+
+static bool check_version(QDict *d, Error **errp)
+{
+    QList *version = qobject_to(QList, qdict_get(d, "version"));
+    QNum *major = version && qlist_first(version)
+        ? qobject_to(QNum, qlist_entry_obj(qlist_first(version))) : NULL;
+    int64_t number = 0;
+
+    if (g_strcmp0(qdict_get_try_str(d, "format"), "pandalite-recording")
+        || !major || !qnum_get_try_int(major, &number)) {
+        error_setg(errp, "it is no recording of pandalite");
+        return false;
+    }
+    if (number > PANDA_RECORDING_MAJOR) {
+        error_setg(errp, "the recording has format %" PRId64 ", this version "
+                   "of pandalite reads up to %d: a newer one is needed",
+                   number, PANDA_RECORDING_MAJOR);
+        return false;
+    }
+    return true;
+}
+
+/* Find the recording's blocks among the machine's. */
+static bool match_blocks(QDict *d, Error **errp)
+{
+    QList *list = qobject_to(QList, qdict_get(d, "blocks"));
+    const QListEntry *entry;
+    unsigned n;
+    PandaRam *ours = panda_rams(&n);
+
+    n_rams = 0;
+    rams = g_renew(PandaRam, rams, list ? qlist_size(list) : 1);
+    if (!list) {
+        error_setg(errp, "the recording's manifest is malformed");
+        return false;
+    }
+    QLIST_FOREACH_ENTRY(list, entry) {
+        QDict *block = qobject_to(QDict, qlist_entry_obj(entry));
+        const char *name = block ? qdict_get_try_str(block, "name") : NULL;
+        uint64_t size = block ? qdict_get_try_int(block, "size", 0) : 0;
+        PandaRam *found = NULL;
+
+        for (unsigned i = 0; name && i < n; i++) {
+            if (!strcmp(ours[i].name, name)) {
+                found = &ours[i];
+            }
+        }
+        if (!found || found->size != size) {
+            error_setg(errp, "the recording is of another machine: its memory "
+                       "%s has %" PRIu64 " bytes, here it has %" PRIu64,
+                       name ?: "?", size, found ? found->size : 0);
+            return false;
+        }
+        rams[n_rams++] = *found;
+    }
+    return true;
+}
+
+static bool find_chunks(Error **errp)
+{
+    if (chunks) {
+        g_array_unref(chunks);
+    }
+    chunks = g_array_new(false, false, sizeof(unsigned));
+    for (unsigned i = 0; i < panda_archive_members(archive); i++) {
+        const char *name = panda_archive_name(archive, i);
+
+        if (g_str_has_prefix(name, "log/")) {
+            g_autofree char *wanted = g_strdup_printf("log/%06u", chunks->len);
+
+            if (strcmp(name, wanted)) {
+                error_setg(errp, "the recording is damaged: its member %s is "
+                           "where %s should be", name, wanted);
+                return false;
+            }
+            g_array_append_val(chunks, i);
+        }
+    }
+    return true;
+}
+
+static bool read_end(Error **errp)
+{
+    QDict *end;
+    const char *digest;
+
+    panda_rr_facts.cut_off = panda_archive_is_cut(archive)
+        && panda_archive_find(archive, "end.json") < 0;
+    if (panda_rr_facts.cut_off) {
+        return true;
+    }
+    end = read_json("end.json", errp);
+    if (!end) {
+        return false;
+    }
+    panda_rr_facts.total = qdict_get_try_int(end, "instructions", 0);
+    digest = qdict_get_try_str(end, "ram_digest");
+    panda_rr_facts.recorded_ram_digest =
+        digest ? g_ascii_strtoull(digest, NULL, 16) : 0;
+    if (qdict_get_try_int(end, "chunks", -1) != chunks->len) {
+        error_setg(errp, "the recording is damaged: it has %u chunks where "
+                   "%" PRId64 " were written", chunks->len,
+                   qdict_get_try_int(end, "chunks", -1));
+        qobject_unref(end);
+        return false;
+    }
+    qobject_unref(end);
+    return true;
+}
+
+static void start_counting(CPUState *cs, run_on_cpu_data data)
+{
+    panda_count_begin(cs);
+}
+
+static void stop_counting(CPUState *cs, run_on_cpu_data data)
+{
+    panda_count_end(cs);
+}
+
+static void close_recording(void)
+{
+    panda_archive_close(archive);
+    archive = NULL;
+    g_clear_pointer(&chunk_data, g_free);
+    chunk = (PandaLogCursor) {};
+}
+
+/* All that can be refused before the machine is touched. */
+static bool open_recording(const char *path, Error **errp)
+{
+    QDict *manifest = NULL;
+    bool ok;
+
+    archive = panda_archive_open(path, errp);
+    if (!archive) {
+        return false;
+    }
+    panda_rams_clear();
+    manifest = read_json("manifest.json", errp);
+    ok = manifest && check_version(manifest, errp)
+        && same(manifest, "arch", PANDALITE_ARCH, errp)
+        && same(manifest, "qemu_version", QEMU_VERSION, errp)
+        && same(manifest, "machine",
+                MACHINE_GET_CLASS(current_machine)->name, errp)
+        && same(manifest, "cpu",
+                object_get_typename(OBJECT(panda_vcpu.cs)), errp)
+        && match_blocks(manifest, errp) && find_chunks(errp)
+        && read_end(errp);
+    if (ok) {
+        ram_parts = qdict_get_try_int(manifest, "ram_parts", 0);
+    }
+    qobject_unref(manifest);
+    return ok;
+}
+
+static bool load_state(Error **errp)
+{
+    int i = panda_archive_find(archive, "state");
+    g_autofree uint8_t *data = NULL;
+    size_t n;
+
+    if (i < 0) {
+        error_setg(errp, "the recording is cut off before it begins");
+        return false;
+    }
+    data = panda_archive_read(archive, i, &n, errp);
+    return data && panda_ram_load(archive, rams, n_rams, errp)
+        && panda_state_load(data, n, errp);
+}
+
+typedef struct Begin {
+    const char *path;
+    Error *err;
+    PandaStatus kind;
+} Begin;
+
+static void do_begin(void *opaque)
+{
+    Begin *b = opaque;
+    CPUState *cs = panda_vcpu.cs;
+    const char *why;
+
+    if (panda_rr_on()) {
+        b->kind = PANDA_ERR_STATE;
+        error_setg(&b->err, "the machine is %s already",
+                   panda_rr_recording() ? "recorded" : "replaying");
+        return;
+    }
+    b->kind = PANDA_ERR_RECORDING;
+    why = panda_rr_refusal(cs);
+    if (why) {
+        error_setg(&b->err, "this machine cannot replay: %s", why);
+        return;
+    }
+    panda_rr_facts = (PandaRrReport) {};
+    if (!open_recording(b->path, &b->err)) {
+        close_recording();
+        return;
+    }
+    if (runstate_is_running()) {
+        vm_stop(RUN_STATE_PAUSED);
+    }
+    freeze(true);
+    panda_lines_setup(cs);
+    if (!load_state(&b->err)) {
+        close_recording();
+        freeze(false);
+        return;
+    }
+    run_on_cpu(cs, start_counting, RUN_ON_CPU_NULL);
+    panda_topology_undo(0);
+    panda_regions_clear();
+    g_clear_pointer(&divergence, g_free);
+    panda_player_failed = finished = have_slice = false;
+    next_chunk = 0;
+    panda_rr_steps = 0;
+    g_free(panda_rr_file);
+    panda_rr_file = g_strdup(b->path);
+    qatomic_set(&panda_rr_state, PANDA_RR_REPLAY);
+}
+
+#define PATIENCE_MS (600 * 1000)
+
+int panda_replay_begin(const char *path)
+{
+    Begin b = { .path = path };
+    int status = panda_run_in_main_loop(do_begin, &b, PATIENCE_MS);
+
+    if (status == PANDA_OK && b.err) {
+        return panda_fail_error(b.kind, b.err);
+    }
+    if (status == PANDA_OK) {
+        panda_start_on_next_run();
+    }
+    return status;
+}
+
+static void do_end(void *opaque)
+{
+    CPUState *cs = panda_vcpu.cs;
+
+    if (runstate_is_running()) {
+        vm_stop(RUN_STATE_PAUSED);
+    }
+    panda_topology_undo(0);
+    qatomic_set(&panda_rr_state, PANDA_RR_OFF);
+    run_on_cpu(cs, stop_counting, RUN_ON_CPU_NULL);
+    freeze(false);
+    close_recording();
+    /* Its devices know nothing of what the CPU did. */
+    qemu_system_reset(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+}
+
+int panda_replay_end(void)
+{
+    int status = panda_check_usable();
+
+    if (status == PANDA_OK && !panda_rr_replaying()) {
+        return panda_fail(PANDA_ERR_STATE, "nothing is being replayed");
+    }
+    if (status == PANDA_OK && panda_in_vcpu_thread()) {
+        panda_do_break_exec();
+        return panda_call_in_main_loop(do_end, NULL);
+    }
+    return status == PANDA_OK
+        ? panda_run_in_main_loop(do_end, NULL, PATIENCE_MS) : status;
+}

@@ -1,0 +1,34 @@
+/*
+ * The replay, as the border and the effects see it.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PANDA_RECORD_PLAYER_H
+#define PANDA_RECORD_PLAYER_H
+
+#include "record/log.h"
+#include "record/regions.h"
+
+/* The slice that runs: its calls across the border. */
+extern PandaLogCursor panda_player_calls;
+
+/* The replay has failed: what follows means nothing any more. */
+extern bool panda_player_failed;
+
+/*
+ * The execution differs from the recording. The replay ends at the next block;
+ * the first difference counts.
+ */
+void panda_player_diverged(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
+
+/* A device has written to memory: none should run. */
+void panda_player_stray_write(MemoryRegion *mr);
+
+/* The machine's blocks, in the recording's order; host NULL: it has none. */
+PandaRam *panda_player_rams(unsigned *count);
+
+/* Memory of a recorded transfer, before and after it is written. */
+void panda_player_memory(unsigned block, uint64_t offset, const uint8_t *bytes,
+                         size_t n, bool done);
+
+#endif

@@ -1,0 +1,517 @@
+/*
+ * Making a recording.
+ *
+ * The log is a sequence of slices: what cpu_exec() did in one run, and what
+ * devices did after it. A slice's record begins with the place where it ended,
+ * so that the replay knows it beforehand. Slices are gathered in chunks, which
+ * are members of the file, each readable on its own.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "record/recorder.h"
+#include "record/border.h"
+#include "record/log.h"
+#include "record/regions.h"
+#include "record/saver.h"
+#include "record/state.h"
+#include "core/machine.h"
+#include "hw/boards.h"
+#include "migration/snapshot.h"
+#include "qapi/error.h"
+#include "qemu/guest-random.h"
+#include "qemu/main-loop.h"
+#include "qemu/uuid.h"
+#include "qobject/qdict.h"
+#include "qobject/qlist.h"
+#include "qobject/qstring.h"
+#include "qobject/qnum.h"
+#include "qobject/qjson.h"
+#include "system/runstate.h"
+#include "block/thread-pool.h"
+
+/* A chunk is written when it has this many bytes or is this old. */
+#define CHUNK_BYTES (1u << 20)
+#define CHUNK_NS    (1000 * 1000 * 1000LL)
+/* A slice has at most so many instructions: registers are compared then. */
+#define SLICE_INSNS (1 << 24)
+/* Of RAM, this part is compared at the end of each chunk, in turn. */
+#define RAM_PARTS 32
+
+PandaRrMode panda_rr_state;
+uint64_t panda_rr_steps;
+PandaRrReport panda_rr_facts;
+char *panda_rr_file;
+
+/* The slice that runs, or ran last; what came after it; the chunk. */
+static PandaBytes calls, pause_log, chunk;
+static PandaLines lines_before;
+static uint64_t slice_count, slice_steps, slice_digest;
+static uint64_t begin_count, begin_steps;
+static bool slice_ran;
+static int64_t chunk_began;
+static uint64_t chunk_count, chunk_steps;
+static unsigned chunk_number;
+static bool failed;
+static char *failure;
+
+/* ---- chunks ---- */
+
+static void begin_chunk(void)
+{
+    chunk_began = g_get_monotonic_time() * 1000;
+    chunk_count = begin_count;
+    chunk_steps = begin_steps;
+    panda_border_chunk();
+}
+
+/*
+ * A chunk's end: a digest of a part of RAM. Not while a device has a part of
+ * it mapped: it may be written at this moment.
+ */
+static void put_ram_check(PandaBytes *out)
+{
+    bool busy = panda_maps_active();
+    unsigned part = chunk_number % RAM_PARTS, n;
+    PandaRam *ram = panda_rams(&n);
+
+    panda_bytes_number(out, busy ? 0 : part + 1);
+    if (!busy) {
+        uint64_t digest = panda_ram_part_digest(ram, n, part, RAM_PARTS);
+
+        panda_bytes_put(out, &digest, 8);
+    }
+}
+
+static void end_chunk(void)
+{
+    g_autofree char *name = g_strdup_printf("log/%06u", chunk_number);
+    PandaBytes out = {};
+
+    panda_bytes_number(&out, chunk_count);
+    panda_bytes_number(&out, chunk_steps);
+    panda_bytes_number(&out, begin_count - chunk_count);
+    panda_bytes_number(&out, begin_steps - chunk_steps);
+    put_ram_check(&out);
+    panda_bytes_put(&out, chunk.data, chunk.n);
+    panda_saver_add(name, out.data, out.n);
+    chunk_number++;
+    chunk.n = 0;
+    begin_chunk();
+}
+
+/* ---- slices ---- */
+
+/* The slice that ran last, and all after it, are over. */
+static void put_slice(void)
+{
+    PandaBytes head = {};
+
+    panda_bytes_number(&head, slice_count - begin_count);
+    panda_bytes_number(&head, slice_steps - begin_steps);
+    panda_bytes_number(&head, slice_ran);
+    if (slice_ran) {
+        panda_bytes_put(&head, &slice_digest, 4);
+    }
+    panda_bytes_number(&head, calls.n);
+    panda_bytes_number(&chunk, head.n + calls.n + pause_log.n);
+    panda_bytes_put(&chunk, head.data, head.n);
+    panda_bytes_put(&chunk, calls.data, calls.n);
+    panda_bytes_put(&chunk, pause_log.data, pause_log.n);
+    g_free(head.data);
+    begin_count = slice_count;
+    begin_steps = slice_steps;
+    calls.n = 0;
+    pause_log.n = 0;
+    panda_rr_facts.slices++;
+}
+
+static bool chunk_is_due(void)
+{
+    return chunk.n > CHUNK_BYTES
+        || g_get_monotonic_time() * 1000 - chunk_began > CHUNK_NS;
+}
+
+static void begin_slice(CPUState *cs)
+{
+    panda_lines_log(&lines_before, false);
+    put_slice();
+    if (chunk_is_due()) {
+        end_chunk();
+    }
+    panda_log = &calls;
+    panda_border_slice(begin_count);
+}
+
+static void end_slice(CPUState *cs)
+{
+    slice_count = panda_count_raw();
+    slice_steps = panda_rr_steps;
+    slice_digest = panda_arch_rr_digest(cs, true);
+    slice_ran = true;
+    panda_lines_read(&lines_before);
+    panda_log = &pause_log;
+    qatomic_set(&panda_rr_facts.instructions, slice_count);
+}
+
+static void give_up(void *opaque);
+
+int panda_recorder_exec(CPUState *cs)
+{
+    int result;
+
+    panda_gate_enter_vcpu();
+    if (!panda_rr_recording()) {
+        /* It has ended while the gate was shut. */
+        panda_gate_leave_vcpu();
+        return EXCP_INTERRUPT;
+    }
+    begin_slice(cs);
+    result = panda_count_exec(cs, SLICE_INSNS);
+    end_slice(cs);
+    panda_gate_leave_vcpu();
+    if (unlikely(panda_saver_failed() && !failed)) {
+        failed = true;
+        panda_call_in_main_loop(give_up, NULL);
+    }
+    return result;
+}
+
+/* ---- begin and end ---- */
+
+static void put_str(QDict *d, const char *key, const char *value)
+{
+    qdict_put_str(d, key, value ?: "");
+}
+
+static void add_json(const char *name, QDict *d)
+{
+    g_autoptr(GString) text = qobject_to_json_pretty(QOBJECT(d), true);
+    size_t n = text->len;
+
+    g_string_append_c(text, '\n');
+    panda_saver_add(name, (uint8_t *)g_string_free(g_steal_pointer(&text),
+                                                   false), n + 1);
+    qobject_unref(d);
+}
+
+static void add_manifest(void)
+{
+    QDict *d = qdict_new();
+    QList *version = qlist_new(), *args = qlist_new(), *blocks = qlist_new();
+    g_autoptr(GDateTime) now = g_date_time_new_now_utc();
+    g_autofree char *created = g_date_time_format_iso8601(now);
+    QemuUUID uuid;
+    g_autofree char *id = NULL;
+    unsigned n;
+    PandaRam *ram = panda_rams(&n);
+    char **argv;
+    int argc;
+
+    qemu_uuid_generate(&uuid);
+    id = qemu_uuid_unparse_strdup(&uuid);
+    qlist_append_int(version, PANDA_RECORDING_MAJOR);
+    qlist_append_int(version, PANDA_RECORDING_MINOR);
+    put_str(d, "format", "pandalite-recording");
+    qdict_put(d, "version", version);
+    put_str(d, "id", id);
+    put_str(d, "created", created);
+    put_str(d, "arch", PANDALITE_ARCH);
+    put_str(d, "machine", MACHINE_GET_CLASS(current_machine)->name);
+    put_str(d, "cpu", object_get_typename(OBJECT(panda_vcpu.cs)));
+    qdict_put_int(d, "ram_size", current_machine->ram_size);
+    put_str(d, "core_version", PANDALITE_VERSION);
+    put_str(d, "qemu_version", QEMU_VERSION);
+    panda_machine_args(&argv, &argc);
+    for (int i = 0; i < argc; i++) {
+        qlist_append_str(args, argv[i]);
+    }
+    qdict_put(d, "args", args);
+    for (unsigned i = 0; i < n; i++) {
+        QDict *block = qdict_new();
+
+        put_str(block, "name", ram[i].name);
+        qdict_put_int(block, "size", ram[i].size);
+        qlist_append(blocks, block);
+    }
+    qdict_put(d, "blocks", blocks);
+    qdict_put_int(d, "ram_parts", RAM_PARTS);
+    add_json("manifest.json", d);
+}
+
+static void add_end(void)
+{
+    QDict *d = qdict_new();
+    g_autofree char *digest =
+        g_strdup_printf("%016" PRIx64, panda_rr_facts.ram_digest);
+
+    qdict_put_int(d, "instructions", panda_rr_facts.instructions);
+    qdict_put_int(d, "steps", panda_rr_steps);
+    qdict_put_int(d, "slices", panda_rr_facts.slices);
+    qdict_put_int(d, "crossings", panda_border_crossings());
+    qdict_put_int(d, "chunks", chunk_number);
+    put_str(d, "ram_digest", digest);
+    add_json("end.json", d);
+}
+
+static void start_counting(CPUState *cs, run_on_cpu_data data)
+{
+    panda_count_begin(cs);
+}
+
+static void stop_counting(CPUState *cs, run_on_cpu_data data)
+{
+    panda_count_end(cs);
+}
+
+typedef struct Begin {
+    const char *path, *snapshot;
+    Error *err;
+    PandaStatus kind;
+} Begin;
+
+static void begin_log(void)
+{
+    panda_log = &pause_log;
+    calls.n = pause_log.n = chunk.n = 0;
+    slice_ran = false;
+    slice_count = slice_steps = begin_count = begin_steps = 0;
+    panda_rr_steps = 0;
+    chunk_number = 0;
+    failed = false;
+    begin_chunk();
+    panda_regions_clear();
+    panda_lines_read(&lines_before);
+}
+
+static bool start(const char *path, Error **errp)
+{
+    CPUState *cs = panda_vcpu.cs;
+    PandaBytes state = {};
+    const char *why = panda_rr_refusal(cs);
+    PandaRamCopy *copy;
+    PandaArchiveWriter *w;
+
+    if (why) {
+        error_setg(errp, "this machine cannot be recorded: %s", why);
+        return false;
+    }
+    panda_rams_clear();
+    panda_lines_setup(cs);
+    if (!panda_state_save(&state, errp)) {
+        return false;
+    }
+    copy = panda_ram_copy(errp);
+    w = copy ? panda_archive_create(path, errp) : NULL;
+    if (!w) {
+        panda_ram_copy_free(copy);
+        g_free(state.data);
+        return false;
+    }
+    panda_rr_facts = (PandaRrReport) {};
+    panda_saver_begin(w);
+    add_manifest();
+    panda_saver_add("state", state.data, state.n);
+    panda_saver_add_ram(copy);
+    g_free(panda_rr_file);
+    panda_rr_file = g_strdup(path);
+    run_on_cpu(cs, start_counting, RUN_ON_CPU_NULL);
+    begin_log();
+    qatomic_set(&panda_rr_state, PANDA_RR_RECORD);
+    panda_gate_open(true);
+    if (panda_in_run()) {
+        panda_gate_enter_main();
+    }
+    return true;
+}
+
+static void do_begin(void *opaque)
+{
+    Begin *b = opaque;
+    int64_t began;
+    bool was_running;
+
+    if (qatomic_read(&panda_rr_state) != PANDA_RR_OFF) {
+        b->kind = PANDA_ERR_STATE;
+        error_setg(&b->err, "the machine is %s already",
+                   panda_rr_recording() ? "recorded" : "replaying");
+        return;
+    }
+    if (b->snapshot) {
+        int status = panda_snapshot_load(b->snapshot);
+
+        if (status != PANDA_OK) {
+            b->kind = status;
+            error_setg(&b->err, "%s", panda_last_error());
+            return;
+        }
+    }
+    began = g_get_monotonic_time();
+    was_running = runstate_is_running();
+    if (was_running) {
+        vm_stop(RUN_STATE_PAUSED);
+    }
+    b->kind = PANDA_ERR_RECORDING;
+    start(b->path, &b->err);
+    if (was_running) {
+        vm_start();
+    }
+    panda_rr_facts.stall_ns = (g_get_monotonic_time() - began) * 1000;
+}
+
+/* Called in a callback: nobody waits for the result. */
+static void do_begin_later(void *opaque)
+{
+    Begin *b = opaque;
+
+    do_begin(b);
+    if (b->err) {
+        error_reportf_err(b->err, "record: ");
+    }
+    g_free((char *)b->path);
+    g_free((char *)b->snapshot);
+    g_free(b);
+}
+
+#define PATIENCE_MS (600 * 1000)
+
+int panda_record_begin(const char *path, const char *snapshot)
+{
+    Begin b = { .path = path, .snapshot = snapshot };
+    int status;
+
+    if (panda_in_vcpu_thread()) {
+        Begin *later = g_new0(Begin, 1);
+
+        later->path = g_strdup(path);
+        later->snapshot = g_strdup(snapshot);
+        panda_do_break_exec();
+        return panda_call_in_main_loop(do_begin_later, later);
+    }
+    status = panda_run_in_main_loop(do_begin, &b, PATIENCE_MS);
+    return status == PANDA_OK && b.err ? panda_fail_error(b.kind, b.err)
+                                       : status;
+}
+
+/* The machine stands still, and nothing of a slice is open. */
+static bool finish(Error **errp)
+{
+    CPUState *cs = panda_vcpu.cs;
+    bool complete = !failed;
+    unsigned n;
+    PandaRam *ram = panda_rams(&n);
+    bool ok;
+
+    panda_lines_log(&lines_before, false);
+    put_slice();
+    panda_rr_facts.instructions = begin_count;
+    panda_rr_facts.ram_digest = panda_ram_digest(ram, n);
+    panda_rr_facts.crossings = panda_border_crossings();
+    end_chunk();
+    add_end();
+    qatomic_set(&panda_rr_state, PANDA_RR_OFF);
+    panda_gate_open(false);
+    run_on_cpu(cs, stop_counting, RUN_ON_CPU_NULL);
+    ok = panda_saver_end(complete, &panda_rr_facts.file_size, errp);
+    if (!ok) {
+        error_prepend(errp, "the recording is cut off: ");
+        error_append_hint(errp, "What there is of it is %s.part.\n",
+                          panda_rr_file);
+    }
+    return ok;
+}
+
+typedef struct End {
+    Error *err;
+    PandaStatus kind;
+} End;
+
+static void do_end(void *opaque)
+{
+    End *e = opaque;
+    bool was_running = runstate_is_running();
+
+    if (!panda_rr_recording()) {
+        e->kind = PANDA_ERR_STATE;
+        error_setg(&e->err, "nothing is being recorded");
+        return;
+    }
+    if (was_running) {
+        vm_stop(RUN_STATE_PAUSED);
+    }
+    e->kind = PANDA_ERR_RECORDING;
+    finish(&e->err);
+    if (was_running) {
+        vm_start();
+    }
+}
+
+/* The file cannot be written: the run ends with the reason. */
+static void give_up(void *opaque)
+{
+    Error *err = NULL;
+
+    if (panda_rr_recording()) {
+        vm_stop(RUN_STATE_PAUSED);
+        finish(&err);
+        g_free(failure);
+        failure = g_strdup(error_get_pretty(err));
+        error_free(err);
+        panda_request_stop(PANDA_RUN_RECORDING_FAILED);
+    }
+}
+
+const char *panda_record_failure(void)
+{
+    return failure ?: "";
+}
+
+static void do_end_later(void *opaque)
+{
+    End e = {};
+
+    do_end(&e);
+    if (e.err) {
+        error_reportf_err(e.err, "record: ");
+    }
+}
+
+int panda_record_end(void)
+{
+    End e = {};
+    int status;
+
+    if (panda_in_vcpu_thread()) {
+        panda_do_break_exec();
+        return panda_call_in_main_loop(do_end_later, NULL);
+    }
+    status = panda_run_in_main_loop(do_end, &e, PATIENCE_MS);
+    return status == PANDA_OK && e.err ? panda_fail_error(e.kind, e.err)
+                                       : status;
+}
+
+void panda_recorder_finish(void)
+{
+    Error *err = NULL;
+
+    if (panda_rr_recording() && !finish(&err)) {
+        error_report_err(err);
+    }
+}
+
+/* ---- facts ---- */
+
+int panda_rr_mode(void)
+{
+    return qatomic_read(&panda_rr_state);
+}
+
+const char *panda_rr_path(void)
+{
+    return panda_rr_on() ? panda_rr_file : NULL;
+}
+
+void panda_rr_report(PandaRrReport *report)
+{
+    *report = panda_rr_facts;
+    report->crossings = panda_border_crossings();
+}
