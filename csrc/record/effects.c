@@ -9,6 +9,7 @@
 #include "record/log.h"
 #include "record/player.h"
 #include "record/regions.h"
+#include "record/reset.h"
 #include "exec/exec-all.h"
 #include "exec/ram_addr.h"
 #include "qemu/main-loop.h"
@@ -123,15 +124,24 @@ static void log_op(Op op, MemoryRegion *mr, MemoryRegion *other, uint64_t a,
     panda_log_number(panda_zigzag(b));
 }
 
+/* One operation may be made of others, which the linker's wraps see too. */
+static unsigned nesting;
+
 #define TOPOLOGY(name, params, args, ...)                                     \
     void __real_##name params;                                                \
     void __wrap_##name params;                                                \
     void __wrap_##name params                                                 \
     {                                                                         \
-        if (logs_effects()) {                                                 \
+        if (!panda_rr_on()) {                                                 \
+            __real_##name args;                                               \
+            return;                                                           \
+        }                                                                     \
+        if (!nesting && logs_effects()) {                                     \
             log_op(__VA_ARGS__);                                              \
         }                                                                     \
+        nesting++;                                                            \
         __real_##name args;                                                   \
+        nesting--;                                                            \
     }
 
 TOPOLOGY(memory_region_add_subregion,
@@ -155,31 +165,63 @@ TOPOLOGY(memory_region_set_readonly, (MemoryRegion *mr, bool readonly),
 TOPOLOGY(memory_region_rom_device_set_romd, (MemoryRegion *mr, bool romd),
          (mr, romd), OP_ROMD, mr, NULL, romd, 0)
 
-void __real_memory_region_init_alias(MemoryRegion *mr, Object *owner,
-                                     const char *name, MemoryRegion *orig,
-                                     hwaddr offset, uint64_t size);
-void __wrap_memory_region_init_alias(MemoryRegion *mr, Object *owner,
-                                     const char *name, MemoryRegion *orig,
-                                     hwaddr offset, uint64_t size);
-void __wrap_memory_region_init_alias(MemoryRegion *mr, Object *owner,
-                                     const char *name, MemoryRegion *orig,
-                                     hwaddr offset, uint64_t size)
-{
-    __real_memory_region_init_alias(mr, owner, name, orig, offset, size);
-    if (logs_effects()) {
-        unsigned number = panda_region_number(orig);
+/* ---- regions that did not exist at the start ---- */
 
-        panda_region_new(mr);
-        panda_log_entry(PANDA_ENTRY_ALIAS);
-        panda_log_number(number);
-        panda_log_number(offset);
-        panda_log_number(size);
-        panda_log_string(name, strlen(name));
+typedef enum Sort {
+    SORT_ALIAS,
+    SORT_DEVICE,
+    SORT_CONTAINER,
+} Sort;
+
+static void log_new(Sort sort, MemoryRegion *mr, const char *name,
+                    MemoryRegion *orig, hwaddr offset, uint64_t size)
+{
+    unsigned number;
+
+    if (nesting || !logs_effects()) {
+        return;
     }
+    number = orig ? panda_region_number(orig) : 0;
+    panda_region_new(mr);
+    panda_log_entry(PANDA_ENTRY_NEW_REGION);
+    panda_log_number(sort);
+    panda_log_number(number);
+    panda_log_number(offset);
+    panda_log_number(size);
+    panda_log_string(name ?: "", strlen(name ?: ""));
 }
 
-static void apply_alias(PandaLogCursor *c)
+#define NEW_REGION(function, params, args, ...)                               \
+    void __real_##function params;                                            \
+    void __wrap_##function params;                                            \
+    void __wrap_##function params                                             \
+    {                                                                         \
+        nesting++;                                                            \
+        __real_##function args;                                               \
+        nesting--;                                                            \
+        log_new(__VA_ARGS__);                                                 \
+    }
+
+NEW_REGION(memory_region_init_alias,
+           (MemoryRegion *mr, Object *owner, const char *name,
+            MemoryRegion *orig, hwaddr offset, uint64_t size),
+           (mr, owner, name, orig, offset, size), SORT_ALIAS, mr, name, orig,
+           offset, size)
+NEW_REGION(memory_region_init_io,
+           (MemoryRegion *mr, Object *owner, const MemoryRegionOps *ops,
+            void *opaque, const char *name, uint64_t size),
+           (mr, owner, ops, opaque, name, size), SORT_DEVICE, mr, name, NULL,
+           0, size)
+NEW_REGION(memory_region_init,
+           (MemoryRegion *mr, Object *owner, const char *name, uint64_t size),
+           (mr, owner, name, size), SORT_CONTAINER, mr, name, NULL, 0, size)
+
+/* Never called: accesses are answered out of the recording. */
+static const MemoryRegionOps nothing_ops = {};
+
+static void apply_new(PandaLogCursor *c)
 {
+    Sort sort = panda_log_get(c);
     MemoryRegion *orig = panda_region_get(panda_log_get(c));
     uint64_t offset = panda_log_get(c), size = panda_log_get(c);
     size_t n;
@@ -188,13 +230,26 @@ static void apply_alias(PandaLogCursor *c)
         ? g_strndup((const char *)text, n) : NULL;
     MemoryRegion *mr;
 
-    if (!orig || !name) {
+    if (!name || sort > SORT_CONTAINER || (sort == SORT_ALIAS && !orig)) {
         panda_log_bad(c);
         return;
     }
     /* It lives as long as the machine, as others may hold on to it. */
     mr = g_new0(MemoryRegion, 1);
-    __real_memory_region_init_alias(mr, NULL, name, orig, offset, size);
+    nesting++;
+    switch (sort) {
+    case SORT_ALIAS:
+        __real_memory_region_init_alias(mr, NULL, name, orig, offset, size);
+        break;
+    case SORT_DEVICE:
+        __real_memory_region_init_io(mr, NULL, &nothing_ops, NULL, name,
+                                     size);
+        break;
+    case SORT_CONTAINER:
+        __real_memory_region_init(mr, NULL, name, size);
+        break;
+    }
+    nesting--;
     panda_region_define_as(mr);
 }
 
@@ -283,14 +338,23 @@ static bool invert(const Undo *u, Undo *inverse)
 static void apply_topology(PandaLogCursor *c)
 {
     Undo op, inverse;
+    unsigned number, number2;
 
     op.op = panda_log_get(c);
-    op.mr = panda_region_get(panda_log_get(c));
-    op.other = panda_region_get(panda_log_get(c));
+    number = panda_log_get(c);
+    number2 = panda_log_get(c);
+    op.mr = panda_region_get(number);
+    op.other = panda_region_get(number2);
     op.a = panda_log_get(c);
     op.b = panda_unzigzag(panda_log_get(c));
-    if (c->bad || op.op > OP_ROMD || !op.mr || !invert(&op, &inverse)) {
+    if (c->bad || op.op > OP_ROMD) {
         panda_log_bad(c);
+        return;
+    }
+    if (!op.mr || !invert(&op, &inverse)) {
+        panda_player_diverged("change %d of %s %s is not possible in this "
+                              "machine", op.op, panda_region_path(number),
+                              panda_region_path(number2));
         return;
     }
     g_array_append_val(undos, inverse);
@@ -344,8 +408,11 @@ bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
     case PANDA_ENTRY_TOPOLOGY:
         apply_topology(c);
         return true;
-    case PANDA_ENTRY_ALIAS:
-        apply_alias(c);
+    case PANDA_ENTRY_NEW_REGION:
+        apply_new(c);
+        return true;
+    case PANDA_ENTRY_RESET:
+        panda_reset_apply(c);
         return true;
     default:
         return false;

@@ -67,9 +67,9 @@ typedef enum PandaEntryKind {
     PANDA_ENTRY_LINES,
     PANDA_ENTRY_LINES_KICK,
     PANDA_ENTRY_REGION,
-    PANDA_ENTRY_DEVICES,
+    PANDA_ENTRY_RESET,
     PANDA_ENTRY_TOPOLOGY,
-    PANDA_ENTRY_ALIAS,
+    PANDA_ENTRY_NEW_REGION,
     /* For who reads the recording; without effect. */
     PANDA_ENTRY_DISK,
     PANDA_ENTRY_PACKET,

@@ -12,6 +12,7 @@
 #include "record/border.h"
 #include "record/log.h"
 #include "record/regions.h"
+#include "record/reset.h"
 #include "record/saver.h"
 #include "record/state.h"
 #include "core/machine.h"
@@ -170,8 +171,7 @@ int panda_recorder_exec(CPUState *cs)
     end_slice(cs);
     panda_gate_leave_vcpu();
     if (unlikely(panda_saver_failed() && !failed)) {
-        failed = true;
-        panda_call_in_main_loop(give_up, NULL);
+        panda_recorder_fail(NULL);
     }
     return result;
 }
@@ -278,6 +278,7 @@ static void begin_log(void)
     panda_rr_steps = 0;
     chunk_number = 0;
     failed = false;
+    g_clear_pointer(&failure, g_free);
     begin_chunk();
     panda_regions_clear();
     panda_lines_read(&lines_before);
@@ -452,12 +453,23 @@ static void give_up(void *opaque)
 
     if (panda_rr_recording()) {
         vm_stop(RUN_STATE_PAUSED);
-        finish(&err);
-        g_free(failure);
-        failure = g_strdup(error_get_pretty(err));
+        if (!finish(&err) && !failure) {
+            failure = g_strdup(error_get_pretty(err));
+        }
         error_free(err);
         panda_request_stop(PANDA_RUN_RECORDING_FAILED);
     }
+}
+
+void panda_recorder_fail(Error *err)
+{
+    if (!failed) {
+        failed = true;
+        g_free(failure);
+        failure = err ? g_strdup(error_get_pretty(err)) : NULL;
+        panda_call_in_main_loop(give_up, NULL);
+    }
+    error_free(err);
 }
 
 const char *panda_record_failure(void)

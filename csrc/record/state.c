@@ -9,6 +9,8 @@
 #include "migration/global_state.h"
 #include "migration/qemu-file.h"
 #include "migration/savevm.h"
+#include "migration/vmstate.h"
+#include "hw/core/sysemu-cpu-ops.h"
 #include "qapi/error.h"
 #include "qemu/error-report.h"
 #include "system/cpus.h"
@@ -129,6 +131,55 @@ bool panda_state_load(const uint8_t *data, size_t size, Error **errp)
         return false;
     }
     return !status;
+}
+
+/* ---- the CPU alone ---- */
+
+static const VMStateDescription *cpu_description(CPUState *cs)
+{
+    return cs->cc->sysemu_ops->legacy_vmsd ?: DEVICE_GET_CLASS(cs)->vmsd;
+}
+
+bool panda_cpu_save(PandaBytes *out)
+{
+    g_autoptr(QIOChannelBuffer) channel = qio_channel_buffer_new(1 << 14);
+    QEMUFile *file = qemu_file_new_output(QIO_CHANNEL(channel));
+    CPUState *cs = panda_vcpu.cs;
+    int status = vmstate_save_state(file, cpu_description(cs), cs, NULL);
+
+    status = status ?: qemu_fflush(file);
+    if (!status) {
+        panda_bytes_number(out, channel->usage);
+        panda_bytes_put(out, channel->data, channel->usage);
+        save_hidden(out);
+    }
+    qemu_fclose(file);
+    return !status;
+}
+
+bool panda_cpu_load(const uint8_t *data, size_t size)
+{
+    PandaLogCursor c = { data, data + size };
+    CPUState *cs = panda_vcpu.cs;
+    const VMStateDescription *description = cpu_description(cs);
+    g_autoptr(QIOChannelBuffer) channel = NULL;
+    QEMUFile *file;
+    const uint8_t *bytes;
+    size_t n;
+    int status;
+
+    bytes = panda_log_get_string(&c, &n);
+    if (!bytes) {
+        return false;
+    }
+    channel = qio_channel_buffer_new(n);
+    memcpy(channel->data, bytes, n);
+    channel->usage = n;
+    file = qemu_file_new_input(QIO_CHANNEL(channel));
+    status = vmstate_load_state(file, description, cs,
+                                description->version_id);
+    qemu_fclose(file);
+    return !status && load_hidden(&c);
 }
 
 /* ---- RAM ---- */

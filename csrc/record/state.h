@@ -14,6 +14,10 @@
 bool panda_state_save(PandaBytes *out, Error **errp);
 bool panda_state_load(const uint8_t *data, size_t size, Error **errp);
 
+/* The CPU alone. */
+bool panda_cpu_save(PandaBytes *out);
+bool panda_cpu_load(const uint8_t *data, size_t size);
+
 /* Pages of RAM that were not zero, copied while the machine stood still. */
 typedef struct PandaRamCopy PandaRamCopy;
 
