@@ -27,6 +27,9 @@ from toolchain import FLAGS, toolchain
 
 OPTIMISE = ["-O2", "-ffunction-sections", "-fdata-sections", "-Wall", "-Werror", "-Wno-unused"]
 
+#: Functions that not all architectures call.
+OPTIONAL_WRAPS = {"qemu_guest_getrandom"}
+
 LINK = [
     "-shared",
     "-O2",
@@ -153,7 +156,11 @@ class CoreBuild:
         with unstripped.open("rb") as file:
             table = ELFFile(file).get_section_by_name(".symtab")
             present = {symbol.name for symbol in table.iter_symbols()}
-        lost = [name for name in wraps if f"__wrap_{name}" not in present]
+        lost = [
+            name
+            for name in wraps
+            if f"__wrap_{name}" not in present and name not in OPTIONAL_WRAPS
+        ]
         if lost:
             raise BuildError(
                 "QEMU does not call these functions across files any more, so they cannot "

@@ -96,11 +96,6 @@ unsigned panda_arch_lines(CPUState *cs, PandaLine *table)
     return 2;
 }
 
-unsigned panda_arch_hidden(CPUState *cs, PandaHidden *table)
-{
-    return 0;
-}
-
 const char *panda_arch_rr_refusal(CPUState *cs)
 {
     return NULL;

@@ -12,7 +12,6 @@
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
 #include "hw/irq.h"
-#include "system/cpu-timers.h"
 #include "system/runstate.h"
 
 bool panda_rr_in_exec;
@@ -317,8 +316,6 @@ PANDA_RR_VOID(qemu_set_irq, PANDA_CROSS_IRQ, level, (qemu_irq irq, int level),
               (irq, level))
 PANDA_RR_VALUE(int64_t, qemu_clock_get_ns, PANDA_CROSS_CLOCK, type,
                (QEMUClockType type), (type))
-PANDA_RR_VALUE(int64_t, cpus_get_elapsed_ticks, PANDA_CROSS_TICKS, 0, (void),
-               ())
 PANDA_RR_VOID(qemu_system_reset_request, PANDA_CROSS_RESET_REQUEST, reason,
               (ShutdownCause reason), (reason))
 PANDA_RR_VOID(qemu_system_shutdown_request, PANDA_CROSS_SHUTDOWN_REQUEST,

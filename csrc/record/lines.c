@@ -53,6 +53,21 @@ static void set(CPUState *cs, const PandaLine *line, uint64_t value)
     }
 }
 
+unsigned panda_lines_count(void)
+{
+    return n_lines;
+}
+
+uint64_t panda_line_get(unsigned i)
+{
+    return get(&table[i]);
+}
+
+void panda_line_set(CPUState *cs, unsigned i, uint64_t value)
+{
+    set(cs, &table[i], value);
+}
+
 void panda_lines_read(PandaLines *lines)
 {
     for (unsigned i = 0; i < n_lines; i++) {

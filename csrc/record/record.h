@@ -80,7 +80,6 @@ typedef enum PandaEntryKind {
 typedef enum PandaCrossing {
     PANDA_CROSS_IRQ,
     PANDA_CROSS_CLOCK,
-    PANDA_CROSS_TICKS,
     PANDA_CROSS_RANDOM,
     PANDA_CROSS_RESET_REQUEST,
     PANDA_CROSS_SHUTDOWN_REQUEST,
@@ -164,6 +163,10 @@ void panda_lines_setup(CPUState *cs);
 void panda_lines_read(PandaLines *lines);
 /* Append an entry if they differ from what they were, or a kick was given. */
 void panda_lines_log(const PandaLines *before, bool kicked);
+/* How many there are, and one of them. */
+unsigned panda_lines_count(void);
+uint64_t panda_line_get(unsigned i);
+void panda_line_set(CPUState *cs, unsigned i, uint64_t value);
 /* Something outside of this side called cpu_interrupt(). */
 extern bool panda_lines_kicked;
 
@@ -182,16 +185,6 @@ const char *panda_rr_refusal(CPUState *cs);
 uint64_t panda_arch_rr_digest(CPUState *cs, bool at_rest);
 /* Why the machine cannot be recorded; NULL if it can. */
 const char *panda_arch_rr_refusal(CPUState *cs);
-
-/* State that QEMU's own saving leaves out. */
-typedef struct PandaHidden {
-    void *field;
-    size_t size;
-} PandaHidden;
-
-#define PANDA_HIDDEN_MAX 16
-
-unsigned panda_arch_hidden(CPUState *cs, PandaHidden *table);
 
 static inline uint64_t panda_rr_mix(uint64_t h, uint64_t v)
 {

@@ -21,18 +21,12 @@
 
 /* ---- devices and CPU ---- */
 
-static void save_hidden(PandaBytes *out)
+/* Not all of the lines are in what QEMU saves. */
+static void save_lines(PandaBytes *out)
 {
-    CPUState *cs = panda_vcpu.cs;
-    PandaHidden hidden[PANDA_HIDDEN_MAX];
-    unsigned n = panda_arch_hidden(cs, hidden);
-
-    panda_bytes_number(out, cs->interrupt_request);
-    panda_bytes_number(out, cs->halted);
-    panda_bytes_number(out, n);
-    for (unsigned i = 0; i < n; i++) {
-        panda_bytes_number(out, hidden[i].size);
-        panda_bytes_put(out, hidden[i].field, hidden[i].size);
+    panda_bytes_number(out, panda_lines_count());
+    for (unsigned i = 0; i < panda_lines_count(); i++) {
+        panda_bytes_number(out, panda_line_get(i));
     }
 }
 
@@ -61,36 +55,24 @@ bool panda_state_save(PandaBytes *out, Error **errp)
     } else {
         panda_bytes_number(out, channel->usage);
         panda_bytes_put(out, channel->data, channel->usage);
-        save_hidden(out);
+        save_lines(out);
     }
     g_free(said);
     qemu_fclose(file);
     return !status;
 }
 
-static bool load_hidden(PandaLogCursor *c)
+/* Devices may have changed them while they were loaded. */
+static bool load_lines(PandaLogCursor *c)
 {
     CPUState *cs = panda_vcpu.cs;
-    PandaHidden hidden[PANDA_HIDDEN_MAX];
-    unsigned n = panda_arch_hidden(cs, hidden);
-    uint32_t requests = panda_log_get(c);
-    uint32_t halted = panda_log_get(c);
 
-    if (panda_log_get(c) != n) {
+    if (panda_log_get(c) != panda_lines_count()) {
         return false;
     }
-    for (unsigned i = 0; i < n; i++) {
-        size_t size;
-        const uint8_t *bytes = panda_log_get_string(c, &size);
-
-        if (!bytes || size != hidden[i].size) {
-            return false;
-        }
-        memcpy(hidden[i].field, bytes, size);
+    for (unsigned i = 0; i < panda_lines_count(); i++) {
+        panda_line_set(cs, i, panda_log_get(c));
     }
-    /* Devices may have pulled lines while they were loaded. */
-    cs->interrupt_request = requests;
-    cs->halted = halted;
     cs->exception_index = -1;
     cs->cflags_next_tb = -1;
     return !c->bad;
@@ -126,7 +108,7 @@ bool panda_state_load(const uint8_t *data, size_t size, Error **errp)
     }
     g_free(said);
     qemu_fclose(file);
-    if (!status && !load_hidden(&c)) {
+    if (!status && !load_lines(&c)) {
         error_setg(errp, "the CPU's state is malformed");
         return false;
     }
@@ -151,7 +133,7 @@ bool panda_cpu_save(PandaBytes *out)
     if (!status) {
         panda_bytes_number(out, channel->usage);
         panda_bytes_put(out, channel->data, channel->usage);
-        save_hidden(out);
+        save_lines(out);
     }
     qemu_fclose(file);
     return !status;
@@ -179,7 +161,7 @@ bool panda_cpu_load(const uint8_t *data, size_t size)
     status = vmstate_load_state(file, description, cs,
                                 description->version_id);
     qemu_fclose(file);
-    return !status && load_hidden(&c);
+    return !status && load_lines(&c);
 }
 
 /* ---- RAM ---- */
