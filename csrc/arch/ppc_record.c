@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "record/record.h"
+#include "arch/ppc.h"
 #include "hw/ppc/ppc.h"
 
 enum {
@@ -36,7 +37,7 @@ enum {
     CROSS_DCR_WRITE,
 };
 
-QEMU_BUILD_BUG_ON(CROSS_DCR_WRITE >= 48);
+QEMU_BUILD_BUG_ON(CROSS_DCR_WRITE >= PANDA_CROSS_HYPERCALL);
 
 /* The time base and the decrementer are the board's (hw/ppc/ppc.c). */
 #define LOAD(type, name, function)                                            \
@@ -99,31 +100,28 @@ int __wrap_ppc_dcr_read(ppc_dcr_t *dcrs, int number, uint32_t *what)
     return answer.result;
 }
 
+static const int timer_registers[] = {
+    SPR_40x_TCR, SPR_40x_TSR, SPR_BOOKE_TCR, SPR_BOOKE_TSR,
+};
+
 unsigned panda_arch_lines(CPUState *cs, PandaLine *table)
 {
     CPUPPCState *env = cpu_env(cs);
+    unsigned n = 0;
 
-    table[0] = (PandaLine) { "pending_interrupts", &env->pending_interrupts,
-                             4 };
-    table[1] = (PandaLine) { "irq_input_state", &env->irq_input_state, 4 };
-    table[2] = (PandaLine) { "TCR", &env->spr[SPR_40x_TCR],
-                             sizeof(target_ulong) };
-    table[3] = (PandaLine) { "TSR", &env->spr[SPR_40x_TSR],
-                             sizeof(target_ulong) };
-    table[4] = (PandaLine) { "BookE TCR", &env->spr[SPR_BOOKE_TCR],
-                             sizeof(target_ulong) };
-    table[5] = (PandaLine) { "BookE TSR", &env->spr[SPR_BOOKE_TSR],
-                             sizeof(target_ulong) };
-    return 6;
+    table[n++] = (PandaLine) { "pending_interrupts", &env->pending_interrupts,
+                               4 };
+    table[n++] = (PandaLine) { "irq_input_state", &env->irq_input_state, 4 };
+    for (unsigned i = 0; i < ARRAY_SIZE(timer_registers); i++) {
+        table[n++] = (PandaLine) { "timer", &env->spr[timer_registers[i]],
+                                   sizeof(target_ulong) };
+    }
+    return n + panda_pseries_lines(cs, table + n);
 }
 
 const char *panda_arch_rr_refusal(CPUState *cs)
 {
-    if (POWERPC_CPU(cs)->vhyp) {
-        return "its hypervisor is a part of QEMU (pseries), which keeps state "
-               "outside of the CPU and memory";
-    }
-    return NULL;
+    return panda_pseries_prepare(cs);
 }
 
 uint64_t panda_arch_rr_digest(CPUState *cs, bool at_rest)

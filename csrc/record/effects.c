@@ -10,6 +10,7 @@
 #include "record/player.h"
 #include "record/regions.h"
 #include "record/reset.h"
+#include "exec/cputlb.h"
 #include "exec/exec-all.h"
 #include "exec/ram_addr.h"
 #include "qemu/main-loop.h"
@@ -390,6 +391,20 @@ void panda_topology_undo(unsigned height)
     applying = false;
 }
 
+/* ---- the TLB ---- */
+
+/* A device, or what counts as one, makes the CPU forget its translations. */
+void __real_tlb_flush(CPUState *cs);
+void __wrap_tlb_flush(CPUState *cs);
+void __wrap_tlb_flush(CPUState *cs)
+{
+    if (panda_rr_recording() && panda_rr_in_exec && panda_rr_depth
+        && panda_in_vcpu_thread()) {
+        panda_log_entry(PANDA_ENTRY_FLUSH);
+    }
+    __real_tlb_flush(cs);
+}
+
 bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
 {
     switch (kind) {
@@ -413,6 +428,12 @@ bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
         return true;
     case PANDA_ENTRY_RESET:
         panda_reset_apply(c);
+        return true;
+    case PANDA_ENTRY_FLUSH:
+        __real_tlb_flush(cs);
+        return true;
+    case PANDA_ENTRY_ARCH:
+        panda_arch_effect(c);
         return true;
     default:
         return false;

@@ -99,4 +99,11 @@ void panda_lines_apply(CPUState *cs, PandaLogCursor *c, bool kick);
 /* Apply one effect of that kind; false if the kind is none. */
 bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c);
 
+/* ---- the architectures' part; most have none (arch_default.c) ---- */
+
+void panda_arch_effect(PandaLogCursor *c);
+/* State that is neither QEMU's to save nor the CPU's or RAM. */
+void panda_arch_save(PandaBytes *out);
+bool panda_arch_load(PandaLogCursor *c);
+
 #endif

@@ -70,6 +70,8 @@ typedef enum PandaEntryKind {
     PANDA_ENTRY_RESET,
     PANDA_ENTRY_TOPOLOGY,
     PANDA_ENTRY_NEW_REGION,
+    PANDA_ENTRY_FLUSH,
+    PANDA_ENTRY_ARCH,
     /* For who reads the recording; without effect. */
     PANDA_ENTRY_DISK,
     PANDA_ENTRY_PACKET,
@@ -183,7 +185,10 @@ const char *panda_rr_refusal(CPUState *cs);
 
 /* Digest of the registers that guest code sees; at rest: between slices. */
 uint64_t panda_arch_rr_digest(CPUState *cs, bool at_rest);
-/* Why the machine cannot be recorded; NULL if it can. */
+/*
+ * Why the machine cannot be recorded; NULL if it can. Called before the first
+ * recording or replay.
+ */
 const char *panda_arch_rr_refusal(CPUState *cs);
 
 static inline uint64_t panda_rr_mix(uint64_t h, uint64_t v)

@@ -56,6 +56,7 @@ bool panda_state_save(PandaBytes *out, Error **errp)
         panda_bytes_number(out, channel->usage);
         panda_bytes_put(out, channel->data, channel->usage);
         save_lines(out);
+        panda_arch_save(out);
     }
     g_free(said);
     qemu_fclose(file);
@@ -108,7 +109,7 @@ bool panda_state_load(const uint8_t *data, size_t size, Error **errp)
     }
     g_free(said);
     qemu_fclose(file);
-    if (!status && !load_lines(&c)) {
+    if (!status && (!load_lines(&c) || !panda_arch_load(&c) || c.bad)) {
         error_setg(errp, "the CPU's state is malformed");
         return false;
     }
