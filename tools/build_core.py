@@ -28,7 +28,7 @@ from toolchain import FLAGS, toolchain
 OPTIMISE = ["-O2", "-ffunction-sections", "-fdata-sections", "-Wall", "-Werror", "-Wno-unused"]
 
 #: Functions that not all architectures call.
-OPTIONAL_WRAPS = {"qemu_guest_getrandom"}
+OPTIONAL_WRAPS = {"qemu_guest_getrandom", "tlb_flush_all_cpus_synced"}
 
 LINK = [
     "-shared",

@@ -5,6 +5,7 @@
  */
 #include "record/record.h"
 #include "arch/ppc.h"
+#include "helper_regs.h"
 #include "hw/ppc/ppc.h"
 
 enum {
@@ -100,6 +101,15 @@ int __wrap_ppc_dcr_read(ppc_dcr_t *dcrs, int number, uint32_t *what)
     return answer.result;
 }
 
+/* QEMU does not load it exactly as it was saved. */
+static void apply_msr(CPUState *cs, uint64_t msr)
+{
+    CPUPPCState *env = cpu_env(cs);
+
+    env->msr = msr;
+    hreg_compute_hflags(env);
+}
+
 static const int timer_registers[] = {
     SPR_40x_TCR, SPR_40x_TSR, SPR_BOOKE_TCR, SPR_BOOKE_TSR,
 };
@@ -112,6 +122,8 @@ unsigned panda_arch_lines(CPUState *cs, PandaLine *table)
     table[n++] = (PandaLine) { "pending_interrupts", &env->pending_interrupts,
                                4 };
     table[n++] = (PandaLine) { "irq_input_state", &env->irq_input_state, 4 };
+    table[n++] = (PandaLine) { "MSR", &env->msr, sizeof(env->msr),
+                               apply_msr };
     for (unsigned i = 0; i < ARRAY_SIZE(timer_registers); i++) {
         table[n++] = (PandaLine) { "timer", &env->spr[timer_registers[i]],
                                    sizeof(target_ulong) };

@@ -394,15 +394,38 @@ void panda_topology_undo(unsigned height)
 /* ---- the TLB ---- */
 
 /* A device, or what counts as one, makes the CPU forget its translations. */
-void __real_tlb_flush(CPUState *cs);
-void __wrap_tlb_flush(CPUState *cs);
-void __wrap_tlb_flush(CPUState *cs)
+static void log_flush(bool later)
 {
     if (panda_rr_recording() && panda_rr_in_exec && panda_rr_depth
         && panda_in_vcpu_thread()) {
         panda_log_entry(PANDA_ENTRY_FLUSH);
+        panda_log_number(later);
     }
+}
+
+void __real_tlb_flush(CPUState *cs);
+void __wrap_tlb_flush(CPUState *cs);
+void __wrap_tlb_flush(CPUState *cs)
+{
+    log_flush(false);
     __real_tlb_flush(cs);
+}
+
+void __real_tlb_flush_all_cpus_synced(CPUState *cs);
+void __wrap_tlb_flush_all_cpus_synced(CPUState *cs);
+void __wrap_tlb_flush_all_cpus_synced(CPUState *cs)
+{
+    log_flush(true);
+    __real_tlb_flush_all_cpus_synced(cs);
+}
+
+static void apply_flush(CPUState *cs, PandaLogCursor *c)
+{
+    if (panda_log_get(c)) {
+        __real_tlb_flush_all_cpus_synced(cs);
+    } else {
+        __real_tlb_flush(cs);
+    }
 }
 
 bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
@@ -430,7 +453,7 @@ bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
         panda_reset_apply(c);
         return true;
     case PANDA_ENTRY_FLUSH:
-        __real_tlb_flush(cs);
+        apply_flush(cs, c);
         return true;
     case PANDA_ENTRY_ARCH:
         panda_arch_effect(c);
