@@ -116,6 +116,6 @@ uint64_t panda_arch_rr_digest(CPUState *cs, bool at_rest)
     h = panda_rr_mix_bytes(h, env->cr, sizeof(env->cr));
     h = panda_rr_mix_bytes(h, env->segs, sizeof(env->segs));
     h = panda_rr_mix(h, env->fpstt | env->fpus << 4);
-    h = panda_rr_mix_bytes(h, env->xmm_regs, 16 * sizeof(env->xmm_regs[0]));
+    h = panda_rr_mix_bytes(h, env->xmm_regs, sizeof(env->xmm_regs));
     return panda_rr_mix(h, cs->halted);
 }

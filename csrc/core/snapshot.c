@@ -104,7 +104,15 @@ static void do_list(void *opaque)
 
 static int run(void (*fn)(void *opaque), Snapshot *s)
 {
-    int status = panda_run_in_main_loop(fn, s, PATIENCE_MS);
+    int status;
+
+    if (fn != do_list && panda_rr_mode() != PANDA_RR_OFF) {
+        return panda_fail(PANDA_ERR_STATE, "snapshots cannot be loaded, saved "
+                          "or deleted while the machine is %s",
+                          panda_rr_mode() == PANDA_RR_RECORD ? "recorded"
+                                                             : "replaying");
+    }
+    status = panda_run_in_main_loop(fn, s, PATIENCE_MS);
 
     if (status == PANDA_OK && s->err) {
         status = panda_fail(PANDA_ERR_SNAPSHOT, "%s%s%s%s",

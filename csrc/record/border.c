@@ -27,6 +27,12 @@ void panda_border_slice(uint64_t count)
     panda_border.count = count;
 }
 
+void panda_border_begin(void)
+{
+    crossings = 0;
+    panda_border = (PandaBorder) {};
+}
+
 void panda_border_chunk(void)
 {
     memset(panda_border.last, 0, sizeof(panda_border.last));

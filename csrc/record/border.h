@@ -8,6 +8,8 @@
 
 #include "record/record.h"
 
+/* A recording or replay begins. */
+void panda_border_begin(void);
 /* A slice begins at that count. */
 void panda_border_slice(uint64_t count);
 /* A chunk begins: it does not build on numbers of the one before. */

@@ -32,13 +32,18 @@ int64_t panda_tlb_clock(void)
     return panda_counting ? 0 : g_get_monotonic_time() * 1000;
 }
 
+void panda_tlb_forget(CPUState *cs)
+{
+    tlb_destroy(cs);
+    tlb_init(cs);
+    tcg_flush_jmp_cache(cs);
+}
+
 /* Nothing that translated code or the TLB remember may differ in a replay. */
 static void forget_translations(CPUState *cs)
 {
     tb_flush(cs);
-    tlb_destroy(cs);
-    tlb_init(cs);
-    tcg_flush_jmp_cache(cs);
+    panda_tlb_forget(cs);
 }
 
 void panda_count_begin(CPUState *cs)

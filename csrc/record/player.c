@@ -40,6 +40,7 @@ static unsigned n_rams, ram_parts;
 /* Members that are chunks of the log, in order. */
 static GArray *chunks;
 static uint64_t total_steps;
+static uint64_t epoch;
 static bool frozen, finished;
 static char *divergence;
 
@@ -298,6 +299,10 @@ static void play(CPUState *cs)
          * not be cut short, as it was not in the recording.
          */
         budget += BLOCK_MAX;
+    }
+    if (!slice_entered && count >> PANDA_EPOCH_BITS != epoch) {
+        epoch = count >> PANDA_EPOCH_BITS;
+        panda_tlb_forget(cs);
     }
     slice_entered = true;
     panda_count_exec(cs, budget);
@@ -639,14 +644,18 @@ static void do_begin(void *opaque)
     if (!load_state(&b->err)) {
         close_recording();
         freeze(false);
+        /* Half of it is what the recording says. */
+        qemu_system_reset(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
         return;
     }
     run_on_cpu(cs, start_counting, RUN_ON_CPU_NULL);
     panda_topology_undo(0);
+    panda_border_begin();
     panda_regions_clear();
     g_clear_pointer(&divergence, g_free);
     panda_player_failed = finished = have_slice = false;
     next_chunk = 0;
+    epoch = 0;
     panda_rr_steps = 0;
     g_free(panda_rr_file);
     panda_rr_file = g_strdup(b->path);

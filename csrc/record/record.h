@@ -205,6 +205,16 @@ void panda_count_begin(CPUState *cs);
 void panda_count_end(CPUState *cs);
 /* Executed since panda_count_begin(), the block that runs included. */
 uint64_t panda_count_raw(void);
+/* Empty the TLB, and give it the size it has at first. */
+void panda_tlb_forget(CPUState *cs);
+
+/*
+ * What the TLB holds shows in the accessed bits of page tables. So that a
+ * replay can begin in the middle, at a checkpoint, it is emptied in recordings
+ * and replays alike, with the first slice that begins in an epoch.
+ */
+#define PANDA_EPOCH_BITS 27
+
 /* Run with a budget of instructions. */
 int panda_count_exec(CPUState *cs, int64_t budget);
 

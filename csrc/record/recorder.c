@@ -52,6 +52,7 @@ static bool slice_ran;
 static int64_t chunk_began;
 static uint64_t chunk_count, chunk_steps;
 static unsigned chunk_number;
+static uint64_t epoch;
 static bool failed;
 static char *failure;
 
@@ -138,6 +139,10 @@ static void begin_slice(CPUState *cs)
     put_slice();
     if (chunk_is_due()) {
         end_chunk();
+    }
+    if (begin_count >> PANDA_EPOCH_BITS != epoch) {
+        epoch = begin_count >> PANDA_EPOCH_BITS;
+        panda_tlb_forget(cs);
     }
     panda_log = &calls;
     panda_border_slice(begin_count);
@@ -235,6 +240,7 @@ static void add_manifest(void)
     }
     qdict_put(d, "blocks", blocks);
     qdict_put_int(d, "ram_parts", RAM_PARTS);
+    qdict_put_int(d, "epoch", 1 << PANDA_EPOCH_BITS);
     add_json("manifest.json", d);
 }
 
@@ -277,8 +283,10 @@ static void begin_log(void)
     slice_count = slice_steps = begin_count = begin_steps = 0;
     panda_rr_steps = 0;
     chunk_number = 0;
+    epoch = 0;
     failed = false;
     g_clear_pointer(&failure, g_free);
+    panda_border_begin();
     begin_chunk();
     panda_regions_clear();
     panda_lines_read(&lines_before);

@@ -1,0 +1,367 @@
+"""Recordings are replayed exactly, on every architecture."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from guest import boot, run_case
+from replays import record_commands, record_from_snapshot, replay, report_of
+
+ARCHES = (
+    "x86_64",
+    "i386",
+    "arm",
+    "aarch64",
+    "riscv64",
+    "mips",
+    "mipsel",
+    "mips64",
+    "mips64el",
+    "ppc",
+    "ppc64",
+)
+
+#: Processes, signals, a timer, page faults, random numbers, the disk, the network.
+WORK = [
+    "i=0; while [ $i -lt 5 ]; do /bin/busybox true; i=$((i+1)); done; sleep 0.2; date",
+    "dd if=/dev/urandom bs=4k count=4 2>/dev/null | md5sum; cat /proc/interrupts",
+    "dd if=/dev/zero of=$DISK bs=4k seek=9 count=9 2>/dev/null; sync; "
+    "dd if=$DISK of=/dev/null bs=64k count=4 2>/dev/null; ping -c 1 -W 1 10.0.2.2 > /dev/null",
+]
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_replays_equal_the_recording(arch: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "work")
+    recorded = run_case(record_commands, arch, path, WORK)
+    assert recorded["instructions"] > 1_000_000
+    assert recorded["ram_digest"] != 0
+    for _ in range(2):
+        assert run_case(replay, arch, path) == recorded
+
+
+@pytest.mark.parametrize("arch", ("x86_64", "arm"))
+def test_traces_are_equal(arch: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "traced")
+    recorded = run_case(record_from_snapshot, arch, path, "ls -l /bin | sort | md5sum")
+    assert recorded["trace"][0] > 100_000
+    for _ in range(3):
+        assert run_case(replay, arch, path, True) == recorded
+
+
+# --- a boot, with the firmware, and a reset ---
+
+
+def case_record_boot_and_reset(path: str) -> dict[str, Any]:
+    panda = boot()
+
+    @panda.cb_after_machine_init
+    def begin(cpu: Any) -> None:
+        panda.record(path)
+
+    @panda.queue_blocking
+    def work() -> None:
+        panda.serial_console.expect(timeout=120)
+        panda.serial_console.send(b"reboot -f\n")
+        panda.serial_console.expect(timeout=120)
+        panda.end_record()
+        panda.end_analysis()
+
+    panda.run()
+    return report_of(panda)
+
+
+def test_boot_and_reset(tmp_path: Path) -> None:
+    path = str(tmp_path / "boot")
+    recorded = run_case(case_record_boot_and_reset, path)
+    assert recorded["instructions"] > 500_000_000
+    assert run_case(replay, "x86_64", path) == recorded
+
+
+# --- several in one run, and the guest in between ---
+
+
+def case_several(folder: str) -> list[Any]:
+    panda = boot()
+    found: list[Any] = []
+
+    @panda.queue_blocking
+    def work() -> None:
+        panda.revert_sync("root")
+        for i in range(3):
+            panda.run_serial_cmd(f"echo {i}")
+            panda.record(f"{folder}/{i}")
+            panda.run_serial_cmd(f"echo {i} | md5sum")
+            panda.end_record()
+            found.append(report_of(panda))
+        panda.end_analysis()
+
+    panda.run()
+    # The same process, the same Panda.
+    for i in range(3):
+        panda.run_replay(f"{folder}/{i}")
+        found.append(report_of(panda))
+
+    # And it lives again.
+    @panda.queue_blocking
+    def after() -> None:
+        panda.revert_sync("root")
+        found.append(panda.run_serial_cmd("echo alive"))
+        panda.end_analysis()
+
+    panda.run()
+    return found
+
+
+def test_several_recordings_and_replays_in_one_process(tmp_path: Path) -> None:
+    found = run_case(case_several, str(tmp_path))
+    assert found[:3] == found[3:6]
+    assert found[6] == "alive"
+
+
+# --- callbacks in a replay ---
+
+
+def case_callbacks_in_replay(path: str) -> list[int]:
+    panda = boot()
+    seen = {"blocks": 0, "reads": 0, "order": 0}
+    last = [0]
+
+    @panda.cb_before_block_exec
+    def block(cpu: Any, tb: Any) -> None:
+        seen["blocks"] += 1
+        count = panda.rr_get_guest_instr_count()
+        if count < last[0]:
+            seen["order"] += 1
+        last[0] = count
+
+    @panda.cb_virt_mem_after_read
+    def read(cpu: Any, pc: int, addr: int, size: int, buf: Any) -> None:
+        seen["reads"] += 1
+
+    panda.run_replay(path)
+    facts = report_of(panda)
+    return [seen["blocks"], seen["reads"], seen["order"], facts["instructions"], last[0]]
+
+
+def test_callbacks_in_replay(tmp_path: Path) -> None:
+    path = str(tmp_path / "short")
+    recorded = run_case(record_commands, "x86_64", path, ["echo hello"])
+    first = run_case(case_callbacks_in_replay, path)
+    assert first == run_case(case_callbacks_in_replay, path)
+    blocks, reads, disorder, instructions, last = first
+    assert blocks > 10_000
+    assert reads > 10_000
+    assert disorder == 0
+    assert instructions == recorded["instructions"]
+    assert 0 <= instructions - last < 1000
+
+
+# --- refusals ---
+
+
+def case_refusals(folder: str) -> dict[str, str]:
+    panda = boot()
+    found: dict[str, str] = {}
+
+    def refused(name: str, call: Any) -> None:
+        try:
+            call()
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+        else:
+            found[name] = "accepted"
+
+    @panda.queue_blocking
+    def work() -> None:
+        panda.revert_sync("root")
+        refused("end", panda.end_record)
+        refused("folder", lambda: panda.record(f"{folder}/no/such/folder"))
+        refused("snapshot", lambda: panda.record(f"{folder}/a", "nonesuch"))
+        panda.record(f"{folder}/b")
+        refused("twice", lambda: panda.record(f"{folder}/c"))
+        refused("revert", lambda: panda.revert_sync("root"))
+        panda.end_record()
+        found["lives"] = panda.run_serial_cmd("echo alive")
+        panda.end_analysis()
+
+    refused("early", lambda: panda.run_replay(f"{folder}/nonesuch"))
+    panda.run()
+    refused("end_replay", panda.end_replay)
+    found["files"] = " ".join(sorted(os.listdir(folder)))
+    return found
+
+
+def test_refusals(tmp_path: Path) -> None:
+    found = run_case(case_refusals, str(tmp_path))
+    assert found["end"].startswith("StateError: nothing is being recorded")
+    assert found["folder"].startswith("RecordingError: cannot write")
+    assert found["snapshot"].startswith("UnknownSnapshotError")
+    assert found["twice"].startswith("StateError: the machine is recorded already")
+    assert found["revert"].startswith("StateError")
+    assert found["early"].startswith("ValueError: there is no recording")
+    assert found["end_replay"].startswith("StateError")
+    assert found["lives"] == "alive"
+    assert found["files"] == "b.plrec"
+
+
+def case_icount(path: str) -> str:
+    panda = boot(extra_args=["-icount", "shift=4"])
+    said: list[str] = []
+
+    @panda.cb_after_machine_init
+    def begin(cpu: Any) -> None:
+        try:
+            panda.record(path)
+        except Exception as error:
+            said.append(f"{type(error).__name__}: {error}")
+        panda.end_analysis()
+
+    panda.run()
+    return said[0]
+
+
+def test_icount_is_refused(tmp_path: Path) -> None:
+    said = run_case(case_icount, str(tmp_path / "x"))
+    assert said.startswith("RecordingError: this machine cannot be recorded")
+    assert "-icount" in said
+
+
+def case_other_machine(path: str) -> str:
+    from pandalite import Panda
+
+    panda = Panda("x86_64", mem="128M", extra_args=["-display", "none"])
+    try:
+        panda.run_replay(path)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "accepted"
+
+
+def test_other_machine(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    run_case(record_commands, "x86_64", path, ["true"])
+    said = run_case(case_other_machine, path)
+    assert said.startswith("RecordingError: ")
+    assert "another" in said
+
+
+# --- recordings that end before their time ---
+
+
+def case_full_disk(path: str) -> list[str]:
+    panda = boot()
+    said: list[str] = []
+
+    @panda.queue_blocking
+    def work() -> None:
+        panda.revert_sync("root")
+        # The start takes 23 MB of it.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (24 << 20, resource.RLIM_INFINITY))
+        panda.record(path)
+        panda.run_serial_cmd("while :; do md5sum /dev/sda; done", timeout=100)
+
+    try:
+        panda.run()
+    except Exception as error:
+        said.append(f"{type(error).__name__}: {error}")
+    return said
+
+
+def test_disk_full_while_recording(tmp_path: Path) -> None:
+    path = tmp_path / "big"
+    said = run_case(case_full_disk, str(path))
+    assert said
+    assert said[0].startswith("RecordingError: ")
+    assert os.strerror(errno.EFBIG) in said[0]
+    assert os.listdir(tmp_path) == ["big.plrec.part"]
+    # What there is of it can be replayed.
+    part = str(tmp_path / "big.plrec.part")
+    assert run_case(replay, "x86_64", part)["instructions"] > 0
+
+
+def case_killed(path: str) -> None:
+    panda = boot()
+
+    @panda.queue_blocking
+    def work() -> None:
+        panda.revert_sync("root")
+        panda.record(path)
+        for _ in range(8):
+            panda.run_serial_cmd("ls -l /bin | md5sum; sleep 0.5")
+        os._exit(9)
+
+    panda.run()
+
+
+def case_replay_cut(path: str) -> list[Any]:
+    panda = boot()
+    panda.run_replay(path)
+    facts = panda.record_report()
+    return [facts.instructions, facts.cut_off]
+
+
+def test_killed_while_recording(tmp_path: Path) -> None:
+    from guest import run_case_process
+
+    path = tmp_path / "killed"
+    assert run_case_process(case_killed, str(path)).returncode == 9
+    assert os.listdir(tmp_path) == ["killed.plrec.part"]
+    instructions, cut_off = run_case(case_replay_cut, f"{path}.plrec.part")
+    assert instructions > 1_000_000
+    assert cut_off
+
+
+# --- a recording that says something else than happened ---
+
+
+def test_divergence_is_named(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    run_case(record_commands, "x86_64", path, ["date; ls"])
+    rewrite_log(Path(path + ".plrec"))
+    said = run_case(case_divergence, path)
+    assert said[0] == "ReplayDivergence"
+    assert said[1] > 0
+    assert "differs from the recording after" in said[3]
+
+
+def case_divergence(path: str) -> list[Any]:
+    panda = boot()
+    try:
+        panda.run_replay(path)
+    except Exception as error:
+        return [type(error).__name__, error.instructions, error.pc, str(error)]
+    return ["none"]
+
+
+def rewrite_log(path: Path) -> None:
+    """Change a byte in the middle of the log, with checksums that are right."""
+    with zipfile.ZipFile(path) as old:
+        members = [(i, old.read(i)) for i in old.infolist()]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
+        for info, data in members:
+            if info.filename == "log/000000":
+                middle = len(data) // 2
+                data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+            new.writestr(info.filename, data)
+
+
+def test_manifest(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    recorded = run_case(record_commands, "x86_64", path, ["true"])
+    with zipfile.ZipFile(path + ".plrec") as archive:
+        assert archive.testzip() is None
+        manifest = json.loads(archive.read("manifest.json"))
+        end = json.loads(archive.read("end.json"))
+    assert manifest["format"] == "pandalite-recording"
+    assert manifest["arch"] == "x86_64"
+    assert manifest["version"][0] == 1
+    assert end["instructions"] == recorded["instructions"]
+    assert int(end["ram_digest"], 16) == recorded["ram_digest"]
