@@ -8,6 +8,7 @@
 #   make debian-guests   build the fuller guests of DEBIAN_GUESTS, which have a disk
 #   make guests-package  the companion package with the guests, into dist/
 #   make wheel           the package itself, into dist/; `make sdist` its source
+#                        (HOST=aarch64: to be installed on such machines)
 #   make wheel-twice     the same, and again from nothing elsewhere: equal bytes?
 #   make check-wheel     check what is in dist/ before anybody gets it
 #   make test-wheel      install it in fresh environments and bare Debian roots; run it
@@ -20,6 +21,10 @@
 
 PYTHON ?= python3
 ARCH ?=
+# Shells have a HOST of their own.
+ifneq ($(origin HOST),command line)
+HOST := $(PANDALITE_HOST)
+endif
 GUESTS ?= x86_64 i386
 MINUTES ?= 10
 DEBIAN_GUESTS ?= x86_64_debian aarch64_debian
@@ -64,6 +69,9 @@ test-guests: venv core firmware guests
 
 guests-package: venv
 	$(PY) tools/build_guests_package.py
+
+# What is built for: the machine this is, if HOST is empty.
+core wheel wheel-twice: export PANDALITE_HOST = $(HOST)
 
 wheel: venv packages
 	$(PY) tools/build_wheel.py
