@@ -12,6 +12,7 @@
 #   make wheel-twice     the same, and again from nothing elsewhere: equal bytes?
 #   make check-wheel     check what is in dist/ before anybody gets it
 #   make test-wheel      install it in fresh environments and bare Debian roots; run it
+#   make test-wheel-aarch64  the wheel for aarch64, in emulated arm64 systems
 #   make sources         the complete source of what is in the wheels, into dist/
 #   make bindings        regenerate pandalite/_bindings/ from the C headers
 #   make check           lint, types, drift of generated files
@@ -35,7 +36,7 @@ STAMP := $(VENV)/.complete
 
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-guests core guests debian-guests guests-package wheel sdist wheel-twice check-wheel test-wheel sources firmware bindings check bench soak clean venv packages
+.PHONY: demo test test-guests core guests debian-guests guests-package wheel sdist wheel-twice check-wheel test-wheel test-wheel-aarch64 sources firmware bindings check bench soak clean venv packages
 
 demo: venv packages
 	$(PY) tools/build_core.py x86_64
@@ -87,6 +88,9 @@ check-wheel: venv
 
 test-wheel: venv
 	$(PY) tools/try_wheel.py
+
+test-wheel-aarch64: venv
+	$(PY) tools/try_aarch64.py
 
 sources: venv packages
 	$(PY) tools/gather_sources.py
