@@ -8,9 +8,11 @@
 #   make debian-guests   build the fuller guests of DEBIAN_GUESTS, which have a disk
 #   make guests-package  the companion package with the guests, into dist/
 #   make wheel           the package itself, into dist/; `make sdist` its source
+#                        (HOST=aarch64: to be installed on such machines)
 #   make wheel-twice     the same, and again from nothing elsewhere: equal bytes?
 #   make check-wheel     check what is in dist/ before anybody gets it
 #   make test-wheel      install it in fresh environments and bare Debian roots; run it
+#   make test-wheel-aarch64  the wheel for aarch64, in emulated arm64 systems
 #   make sources         the complete source of what is in the wheels, into dist/
 #   make bindings        regenerate pandalite/_bindings/ from the C headers
 #   make check           lint, types, drift of generated files
@@ -20,6 +22,10 @@
 
 PYTHON ?= python3
 ARCH ?=
+# Shells have a HOST of their own.
+ifneq ($(origin HOST),command line)
+HOST := $(PANDALITE_HOST)
+endif
 GUESTS ?= x86_64 i386
 MINUTES ?= 10
 DEBIAN_GUESTS ?= x86_64_debian aarch64_debian
@@ -30,7 +36,7 @@ STAMP := $(VENV)/.complete
 
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-guests core guests debian-guests guests-package wheel sdist wheel-twice check-wheel test-wheel sources firmware bindings check bench soak clean venv packages
+.PHONY: demo test test-guests core guests debian-guests guests-package wheel sdist wheel-twice check-wheel test-wheel test-wheel-aarch64 sources firmware bindings check bench soak clean venv packages
 
 demo: venv packages
 	$(PY) tools/build_core.py x86_64
@@ -65,6 +71,9 @@ test-guests: venv core firmware guests
 guests-package: venv
 	$(PY) tools/build_guests_package.py
 
+# What is built for: the machine this is, if HOST is empty.
+core wheel wheel-twice: export PANDALITE_HOST = $(HOST)
+
 wheel: venv packages
 	$(PY) tools/build_wheel.py
 
@@ -79,6 +88,9 @@ check-wheel: venv
 
 test-wheel: venv
 	$(PY) tools/try_wheel.py
+
+test-wheel-aarch64: venv
+	$(PY) tools/try_aarch64.py
 
 sources: venv packages
 	$(PY) tools/gather_sources.py

@@ -34,7 +34,7 @@ __all__ = ["CHECKS", "FAILED", "OK", "WARNING", "Result", "main", "run_checks"]
 OK, WARNING, FAILED = "ok", "warning", "FAILED"
 
 #: What the core libraries are built for.
-HOSTS = ("x86_64",)
+HOSTS = ("x86_64", "aarch64")
 GLIBC = (2, 28)
 
 #: Bytes that making the snapshot of a tiny guest may take in the cache.

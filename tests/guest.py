@@ -31,6 +31,9 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Seconds a case may take. Far more than any needs: the machine may be busy.
 TIMEOUT = 180
 
+#: How many times as long all may take: what runs the tests is emulated.
+SLOWER = int(os.environ.get("TESTS_SLOWER", "1"))
+
 _MARK = "\n@@result@@"
 
 
@@ -85,7 +88,7 @@ def run_case_process(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=timeout,
+        timeout=timeout * SLOWER,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +144,22 @@ def test_check(tmp_path: Path, arches: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     assert tool.main([*common, "--check"]) == 1
     assert "c_uint64 * 3" in capsys.readouterr().out
+
+
+def test_check_of_another_host(
+    tmp_path: Path, arches: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All public members have to be where they are; what comes after them may differ."""
+    out = tmp_path / "out"
+    common = ["toy", str(build(tmp_path, STATE, "-g", "-gdwarf-4")), "--arches", str(arches)]
+    common += ["--output", str(out)]
+    assert tool.main(common) == 0
+    file = out / "env_toy.py"
+    text = file.read_text()
+    tail = re.findall(r"_pad_\w+\", c_uint8 \* \d+", text)[-1]
+    file.write_text(text.replace(tail, tail + "7"))
+    assert tool.main([*common, "--check"]) == 1
+    assert tool.main([*common, "--check", "--public"]) == 0
+    for pad in re.findall(r"_pad_\w+\", c_uint8 \* \d+", text)[:-1]:
+        file.write_text(text.replace(pad, pad + "7"))
+        assert tool.main([*common, "--check", "--public"]) == 1

@@ -13,7 +13,10 @@ from ctools import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
 
+import contents
 import gather_sources
+import project
+import try_aarch64
 import try_wheel
 from debian import ArchiveError
 from project import BuildError
@@ -123,5 +126,53 @@ def test_environment_of_a_try(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(try_wheel, "ROOT", tmp_path)
-    with pytest.raises(BuildError, match="make wheel"):
-        try_wheel.newest_wheel()
+    (tmp_path / "dist").mkdir()
+    name = f"pandalite-1-py3-none-{contents.platform_tag('x86_64')}.whl"
+    (tmp_path / "dist" / name).touch()
+    assert try_wheel.newest_wheel("x86_64").name == name
+    with pytest.raises(BuildError, match="make wheel HOST=aarch64"):
+        try_wheel.newest_wheel("aarch64")
+
+
+def test_host_to_build_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PANDALITE_HOST", raising=False)
+    assert project.host() == project.native()
+    monkeypatch.setenv("PANDALITE_HOST", "")
+    assert project.host() == project.native()
+    monkeypatch.setenv("PANDALITE_HOST", "aarch64")
+    assert project.host() == "aarch64"
+    monkeypatch.setenv("PANDALITE_HOST", "s390x")
+    with pytest.raises(BuildError, match="built on Linux for x86_64, aarch64; this is linux s390x"):
+        project.host()
+
+
+def test_libraries_for_another_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They do not replace those that this checkout loads, and get their place in the wheel."""
+    monkeypatch.setattr(project, "native", lambda: "x86_64")
+    assert project.library_dir("x86_64") == project.LIB
+    other = project.library_dir("aarch64")
+    assert other != project.LIB and other.parent == ROOT / "build"
+    monkeypatch.setenv("PANDALITE_HOST", "aarch64")
+    monkeypatch.setattr(Path, "is_file", lambda self: True)
+    places = contents.built_files()
+    assert places[other / "libpanda-arm.so"] == "pandalite/_lib/libpanda-arm.so"
+    assert project.LIB / "libpanda-arm.so" not in places
+    assert len(set(places.values())) == len(places)
+
+
+def test_emulated_python(tmp_path: Path) -> None:
+    """The script that stands in for the interpreter passes everything on."""
+    root = tmp_path / "a root"
+    python = root / "usr/bin/python3"
+    python.parent.mkdir(parents=True)
+    python.write_text("the interpreter")
+    qemu = tmp_path / "qemu"
+    qemu.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    qemu.chmod(0o755)
+    try_aarch64._wrap(python, root, qemu)
+    linked = tmp_path / "python"
+    linked.symlink_to(python)
+    done = subprocess.run([linked, "-c", "a b"], capture_output=True, text=True, timeout=60)
+    real = root / "usr/bin/python3.aarch64"
+    assert done.stdout == f"-L|{root}|-0|{linked}|{real}|-c|a b|"
+    assert real.read_text() == "the interpreter"

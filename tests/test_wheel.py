@@ -27,7 +27,7 @@ import check_wheel
 import contents
 import licences
 import sbom
-from project import load_toml
+from project import host, load_toml
 
 TIMEOUT = 600
 
@@ -89,7 +89,7 @@ def test_gates_of_the_companion(tmp_path: Path) -> None:
 
 def test_name(wheel: Path) -> None:
     version = check_wheel.build_core.version()
-    assert wheel.name == f"pandalite-{version}-py3-none-manylinux_2_28_{contents.host()}.whl"
+    assert wheel.name == f"pandalite-{version}-py3-none-manylinux_2_28_{host()}.whl"
 
 
 def test_source_is_complete(sdist: Path) -> None:

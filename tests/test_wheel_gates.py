@@ -76,6 +76,13 @@ def test_good_library(good: bytes) -> None:
     assert failing(good) == set()
 
 
+def test_large_pages(good: bytes) -> None:
+    # Made for pages of 4 KB, which do on x86_64 only.
+    it = wheel_elf.Library("libpanda-x86_64.so", good, "aarch64", (2, 28), exported=EXPORTED)
+    assert list(wheel_elf.pages(library(good))) == []
+    assert list(wheel_elf.pages(it)) == ["cannot be loaded by a kernel with pages of 64 KB"]
+
+
 def test_other_machine(good: bytes) -> None:
     aarch64 = 183
     assert failing(good[:18] + aarch64.to_bytes(2, "little") + good[20:]) == {"machine"}

@@ -22,7 +22,18 @@ import build_qemu
 import gen_env_layout
 from build_qemu import QemuBuild
 from debian import ArchiveError
-from project import CSRC, LIB, ROOT, BuildError, cache_dir, digest, jobs, locked
+from project import (
+    CSRC,
+    ROOT,
+    BuildError,
+    cache_dir,
+    digest,
+    host,
+    jobs,
+    library_dir,
+    locked,
+    native,
+)
 from toolchain import FLAGS, toolchain
 
 OPTIMISE = ["-O2", "-ffunction-sections", "-fdata-sections", "-Wall", "-Werror", "-Wno-unused"]
@@ -168,7 +179,10 @@ class CoreBuild:
             )
 
     def build(self) -> Path:
-        """Build the library into pandalite/_lib; returns its path."""
+        """Build the library into pandalite/_lib, or build/ if it is for another host.
+
+        Returns its path.
+        """
         files = sources(self.family)
         with ThreadPoolExecutor(jobs()) as pool:
             objects = list(pool.map(self._object, files))
@@ -185,8 +199,9 @@ class CoreBuild:
                 self._check_wraps(wraps, unstripped)
                 self._link(objects, wraps, library, "-s")
                 (folder / ".complete").touch()
-        LIB.mkdir(exist_ok=True)
-        target = LIB / library.name
+        place = library_dir(self.qemu.tools.host)
+        place.mkdir(parents=True, exist_ok=True)
+        target = place / library.name
         part = target.with_suffix(".part")
         shutil.copy(library, part)
         part.rename(target)
@@ -196,7 +211,11 @@ class CoreBuild:
         """Write or check the register state's layout in the bindings."""
         probe = CSRC / "arch" / "layout_probe.c"
         made = self._object(probe, "-g", "-gdwarf-4", "-fstandalone-debug")
-        return gen_env_layout.main([self.arch, str(made), *(["--check"] if check else [])])
+        words = [self.arch, str(made), *(["--check"] if check else [])]
+        # The bindings are made on one host, and are the same in all wheels.
+        if check and self.qemu.tools.host != native():
+            words.append("--public")
+        return gen_env_layout.main(words)
 
 
 def main() -> int:
@@ -218,7 +237,7 @@ def main() -> int:
         return 2
     start = time.monotonic()
     try:
-        qemu = build_qemu.build(toolchain(), names)
+        qemu = build_qemu.build(toolchain(host()), names)
         if options.layouts:
             return max(CoreBuild(qemu, name).layouts(options.check) for name in names)
         for name in names:

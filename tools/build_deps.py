@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from project import cache_dir, digest, jobs, locked
+from project import cache_dir, digest, jobs, locked, native
 from sources import Source, obtain, unpack
 from toolchain import FLAGS, Toolchain, run
 
@@ -51,12 +51,12 @@ class _Builder:
     def _cross_file(self) -> str:
         flags = ", ".join(f"'{f}'" for f in FLAGS)
         host = self.tools.host
-        native = "needs_exe_wrapper = false\n" if host == "x86_64" else ""
+        runs = "needs_exe_wrapper = false\n" if host == native() else ""
         return (
             "[binaries]\n"
             "c = 'zcc'\ncpp = 'zc++'\nar = 'zar'\nranlib = 'zranlib'\n"
             "strip = 'true'\npkg-config = 'pkg-config'\n"
-            f"[properties]\npkg_config_libdir = '{self.prefix}/lib/pkgconfig'\n{native}"
+            f"[properties]\npkg_config_libdir = '{self.prefix}/lib/pkgconfig'\n{runs}"
             f"[built-in options]\nc_args = [{flags}]\ncpp_args = [{flags}]\n"
             f"[host_machine]\nsystem = 'linux'\ncpu_family = '{host}'\n"
             f"cpu = '{host}'\nendian = 'little'\n"

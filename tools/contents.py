@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ import build_guest
 import build_qemu
 import collect_firmware
 import host_packages
-from project import LIB, ROOT, BuildError, cache_dir
+from project import LIB, ROOT, BuildError, cache_dir, host, library_dir, native
 from toolchain import GLIBC, toolchain
 
 #: The guest that travels in the package; the others are in the companion package,
@@ -28,19 +27,6 @@ GUEST = "x86_64"
 
 #: What the build tools of csrc/qemu/build-requirements.txt want.
 BUILD_PYTHON = (3, 10)
-
-#: Host architectures there are wheels for.
-HOSTS = ("x86_64",)
-
-
-def host() -> str:
-    """The host architecture a wheel is made for: that of this machine."""
-    machine = platform.machine()
-    if sys.platform != "linux" or machine not in HOSTS:
-        raise BuildError(
-            f"pandalite is built on Linux for {', '.join(HOSTS)}; this is {sys.platform} {machine}"
-        )
-    return machine
 
 
 def platform_tag(machine: str) -> str:
@@ -80,7 +66,10 @@ def make() -> float:
     names = list(build_qemu.arches())
     qemu = build_qemu.build(toolchain(machine), names)
     for name in names:
-        build_core.CoreBuild(qemu, name).build()
+        core = build_core.CoreBuild(qemu, name)
+        core.build()
+        if machine != native() and core.layouts(check=True):
+            raise BuildError(f"the register state of {name} has another layout on {machine}")
     collect_firmware.collect()
     build_guest.publish(build_guest.ensure(GUEST, cache_dir()), LIB / "guests" / GUEST)
     took = time.monotonic() - start
@@ -112,15 +101,17 @@ def built_files() -> dict[Path, str]:
 
     Nothing else that may lie in ``pandalite/_lib`` gets in.
     """
-    found = [LIB / name for name in libraries()]
-    found += [LIB / "firmware" / name for name in firmware_files(firmware_manifest())]
+    cores = [library_dir(host()) / name for name in libraries()]
+    found = [LIB / "firmware" / name for name in firmware_files(firmware_manifest())]
     guest = LIB / "guests" / GUEST
     found += [guest / name for name in guest_manifest(guest)["files"]]
     found.append(guest / "manifest.json")
-    missing = [str(path) for path in found if not path.is_file()]
+    missing = [str(path) for path in [*cores, *found] if not path.is_file()]
     if missing:
         raise BuildError(f"not built: {', '.join(missing)}")
-    return {path: path.relative_to(ROOT).as_posix() for path in sorted(found)}
+    places = {path: path.relative_to(ROOT).as_posix() for path in found}
+    places.update({path: (LIB / path.name).relative_to(ROOT).as_posix() for path in cores})
+    return dict(sorted(places.items(), key=lambda item: item[1]))
 
 
 def clean_environment() -> None:

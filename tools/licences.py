@@ -23,7 +23,7 @@ from pathlib import Path
 
 import sources
 from debian import ArchiveError
-from project import LIB, ROOT, BuildError, load_toml
+from project import LIB, ROOT, BuildError, load_toml, native
 from toolchain import REQUIREMENTS, toolchain
 
 TEXTS = ROOT / "licenses"
@@ -135,7 +135,7 @@ def wanted() -> dict[Path, bytes]:
             tarball = sources.obtain(name).tarballs[0]
             for file, data in _from_tarball(tarball, entry["notices"]).items():
                 texts[TEXTS / name / Path(file).name] = data
-    zig = next(toolchain().venv.glob("lib/python*/site-packages/ziglang"))
+    zig = next(toolchain(native()).venv.glob("lib/python*/site-packages/ziglang"))
     for name, (_, file) in COMPILER.items():
         texts[TEXTS / name / Path(file).name] = (zig / file).read_bytes()
     return texts

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +21,35 @@ ROOT = Path(__file__).resolve().parent.parent
 CSRC = ROOT / "csrc"
 LIB = ROOT / "pandalite" / "_lib"
 
+#: Host architectures there are core libraries and wheels for.
+HOSTS = ("x86_64", "aarch64")
+
 
 class BuildError(Exception):
     """A build step failed; the message names the step and the log."""
+
+
+def native() -> str:
+    """The architecture of this machine."""
+    return platform.machine()
+
+
+def host() -> str:
+    """The host architecture to build for: ``PANDALITE_HOST``, else that of this machine."""
+    machine = os.environ.get("PANDALITE_HOST") or native()
+    if sys.platform != "linux" or machine not in HOSTS:
+        raise BuildError(
+            f"pandalite is built on Linux for {', '.join(HOSTS)}; this is {sys.platform} {machine}"
+        )
+    return machine
+
+
+def library_dir(machine: str) -> Path:
+    """Where the core libraries of a host architecture are put.
+
+    Those that this machine can load are where the checkout's package looks for them.
+    """
+    return LIB if machine == native() else ROOT / "build" / f"lib-{machine}"
 
 
 def cache_dir() -> Path:

@@ -98,7 +98,7 @@ def run(command: list[str | Path], cwd: Path, env: dict[str, str], log: Path) ->
         )
 
 
-def toolchain(host: str = "x86_64") -> Toolchain:
+def toolchain(host: str) -> Toolchain:
     """Install the build tools into the cache (once) and return them."""
     if not shutil.which("pkg-config"):
         raise BuildError("pkg-config is missing: apt-get install pkg-config")

@@ -1,7 +1,8 @@
 """Try a wheel where it has never been: fresh environments, bare Debian systems.
 
     python tools/try_wheel.py [--wheel FILE] [--only venvs|roots|glib] [--suite SUITE ...]
-    python tools/try_wheel.py --prepare DIR    only what `wheel_bare.py all` needs
+    python tools/try_wheel.py --prepare DIR [--host MACHINE]
+                                               only what `wheel_bare.py all` needs
 
 - A virtual environment with every CPython from 3.9 on that this machine has.
 - Minimal Debian systems (debootstrap) of the oldest and the newest suite, with
@@ -31,7 +32,7 @@ from typing import Any
 
 import host_packages
 from debian import KEYRING, ArchiveError, mirror_uri
-from project import ROOT, BuildError, cache_dir, digest, locked
+from project import HOSTS, ROOT, BuildError, cache_dir, digest, locked, native
 
 TOOLS = ROOT / "tools"
 
@@ -73,11 +74,14 @@ def last_json(text: str) -> dict[str, Any]:
     return found
 
 
-def newest_wheel() -> Path:
-    """The wheel in dist."""
-    found = sorted((ROOT / "dist").glob("pandalite-*.whl"), key=lambda p: p.stat().st_mtime)
+def newest_wheel(machine: str) -> Path:
+    """The newest wheel in dist for a host architecture."""
+    wheels = (ROOT / "dist").glob(f"pandalite-*_{machine}.whl")
+    found = sorted(wheels, key=lambda p: p.stat().st_mtime)
     if not found:
-        raise BuildError("there is no wheel in dist: `make wheel` makes it")
+        raise BuildError(
+            f"there is no wheel for {machine} in dist: `make wheel HOST={machine}` makes it"
+        )
     return found[-1]
 
 
@@ -281,7 +285,7 @@ def check_bars(what: str, result: dict[str, Any]) -> Iterator[str]:
 
 def everything(given: argparse.Namespace) -> Iterator[str]:
     """Do what is asked for; yields what is wrong."""
-    wheel = given.wheel or newest_wheel()
+    wheel = given.wheel or newest_wheel(native())
     print(f"{wheel.name}", flush=True)
     with tempfile.TemporaryDirectory(prefix="pandalite-try-") as folder:
         scratch = Path(folder)
@@ -332,10 +336,11 @@ def main() -> int:
     parser.add_argument("--only", choices=["venvs", "roots", "glib"])
     parser.add_argument("--suite", action="append", help=f"default: {', '.join(SUITES)}")
     parser.add_argument("--prepare", type=Path, metavar="DIR", help="only fill this directory")
+    parser.add_argument("--host", choices=HOSTS, help="with --prepare: for which machines")
     given = parser.parse_args()
     try:
         if given.prepare:
-            prepare(given.wheel or newest_wheel(), given.prepare)
+            prepare(given.wheel or newest_wheel(given.host or native()), given.prepare)
             return 0
         found = list(everything(given))
     except (BuildError, ArchiveError) as error:

@@ -1,9 +1,9 @@
 """Run in a bare system, by tools/try_wheel.py: install the wheel, start the demo.
 
-    python3 wheel_bare.py install VENV PIP WHEELS     as root
-    python3 wheel_bare.py demo VENV DEMO              as an ordinary user
-    python3 wheel_bare.py all                         in a container; try_wheel.py
-                                                      --prepare fills its directory
+    python3 wheel_bare.py install VENV PIP WHEELS [PACKAGE ...]     as root
+    python3 wheel_bare.py demo VENV DEMO    as an ordinary user
+    python3 wheel_bare.py all               in a container; try_wheel.py --prepare
+                                            fills its directory
 
 Standard library only. The last line of the output is JSON: times and sizes.
 """
@@ -18,8 +18,8 @@ import tempfile
 import time
 
 
-def install(venv: str, pip: str, wheels: str) -> dict[str, float]:
-    """Make an environment and install pandalite from files into it."""
+def install(venv: str, pip: str, wheels: str, *more: str) -> dict[str, float]:
+    """Make an environment and install pandalite, and what else is named, from files into it."""
     # The system has no ensurepip: pip is run from its own wheel.
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
     python = os.path.join(venv, "bin", "python")
@@ -35,6 +35,7 @@ def install(venv: str, pip: str, wheels: str) -> dict[str, float]:
             "--disable-pip-version-check",
             *options,
             "pandalite",
+            *more,
         ],
         check=True,
         env={**os.environ, "PYTHONPATH": pip},

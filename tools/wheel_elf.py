@@ -22,6 +22,9 @@ MACHINES = {
     "aarch64": ("EM_AARCH64", "ld-linux-aarch64.so.1"),
 }
 
+#: Host architecture -> the largest pages its kernels may have.
+PAGES = {"x86_64": 4 << 10, "aarch64": 64 << 10}
+
 #: Beginnings of names of the libraries that are linked in: none may be seen from
 #: outside, nor be expected there.
 LINKED_IN = re.compile(
@@ -142,6 +145,15 @@ def stack(library: Library) -> Iterator[str]:
             yield "has a segment that is writable and executable"
 
 
+def pages(library: Library) -> Iterator[str]:
+    """Can be loaded whatever the size of the kernel's pages."""
+    largest = PAGES[library.machine]
+    for segment in library.elf.iter_segments():
+        if segment["p_type"] == "PT_LOAD" and segment["p_align"] % largest:
+            yield f"cannot be loaded by a kernel with pages of {largest >> 10} KB"
+            return
+
+
 def relro(library: Library) -> Iterator[str]:
     """What the loader fills in is read-only afterwards."""
     if not any(s["p_type"] == "PT_GNU_RELRO" for s in library.elf.iter_segments()):
@@ -196,7 +208,7 @@ def paths(library: Library) -> Iterator[str]:
 GATES: dict[str, Callable[[Library], Iterator[str]]] = {
     gate.__name__: gate
     for gate in (
-        *(machine, needed, glibc, textrel, stack, relro, bind_now, rpath),
+        *(machine, needed, glibc, textrel, stack, pages, relro, bind_now, rpath),
         *(exports, hidden, stripped, paths),
     )
 }

@@ -28,10 +28,12 @@ class WheelHook(BuildHookInterface):  # type: ignore[type-arg]
         import contents
         import sbom
         from debian import ArchiveError
-        from project import ROOT, BuildError
+        from project import ROOT, BuildError, host, native
 
         contents.clean_environment()
         try:
+            if version == "editable" and host() != native():
+                raise BuildError("what is built for another machine cannot be used in place")
             contents.make()
             if version == "editable":
                 return
@@ -40,7 +42,7 @@ class WheelHook(BuildHookInterface):  # type: ignore[type-arg]
             sbom.write(bill, sbom.of_pandalite())
         except (BuildError, ArchiveError) as error:
             raise SystemExit(f"error: {error}") from error
-        build_data["tag"] = contents.tag(contents.host())
+        build_data["tag"] = contents.tag(host())
         build_data["pure_python"] = False
         build_data["force_include"].update({str(path): place for path, place in built.items()})
         # hatchling 1.27, the newest for Python 3.9, has no place for it; what is

@@ -53,7 +53,10 @@ void panda_event_took_until(int64_t now)
 {
     int64_t began = panda_event_began;
 
-    /* In this order a reader may miss the event for a moment, never twice. */
+    /*
+     * A reader looks at the sum first: it may miss the event for a moment,
+     * but never counts it twice.
+     */
     qatomic_store_release(&panda_event_began, 0);
     qatomic_store_release(&in_events, in_events + time_since(began, now));
 }
@@ -61,12 +64,13 @@ void panda_event_took_until(int64_t now)
 /* Called with the lock held. */
 static void start_over(void)
 {
+    /* The sum first: see panda_event_took_until(). */
+    int64_t total = qatomic_load_acquire(&in_events);
     int64_t began = qatomic_read(&panda_event_began);
 
     last_ns = cpu_get_clock();
     last_ticks = cpu_get_host_ticks();
-    last_in_events = qatomic_load_acquire(&in_events)
-        + (began ? time_since(began, last_ticks) : 0);
+    last_in_events = total + (began ? time_since(began, last_ticks) : 0);
 }
 
 /*
@@ -75,8 +79,8 @@ static void start_over(void)
  */
 static int64_t catch_up(void)
 {
-    int64_t began = qatomic_load_acquire(&panda_event_began);
     int64_t total = qatomic_load_acquire(&in_events);
+    int64_t began = qatomic_read(&panda_event_began);
     int64_t ns = cpu_get_clock();
     int64_t ticks = cpu_get_host_ticks();
     int64_t d_ns = ns - last_ns, d_ticks = ticks - last_ticks, d_events;

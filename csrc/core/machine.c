@@ -48,14 +48,15 @@ static int wakeup_fd = -1;
 
 bool panda_dead(void)
 {
-    return qatomic_read(&dead);
+    /* Whoever sees it also sees why: panda_fatal_text(). */
+    return qatomic_load_acquire(&dead);
 }
 
 void panda_set_dead(void)
 {
-    qatomic_set(&dead, true);
+    qatomic_store_release(&dead, true);
     if (qatomic_read(&in_run)) {
-        qatomic_set(&stop_reason, PANDA_RUN_FATAL);
+        qatomic_store_release(&stop_reason, PANDA_RUN_FATAL);
         qemu_notify_event();
     }
 }
@@ -314,7 +315,7 @@ void __wrap_main_loop_wait(int nonblocking)
     if (qatomic_read(&stop_reason) < 0) {
         __real_main_loop_wait(nonblocking);
     }
-    if (qatomic_read(&stop_reason) >= 0) {
+    if (qatomic_load_acquire(&stop_reason) >= 0) {
         /* Nothing of qemu_main_loop(), our caller, needs to be undone. */
         siglongjmp(loop_exit, 1);
     }
