@@ -1,10 +1,11 @@
 /*
- * What patch 0001 calls, for an emulator without pandalite: nothing.
+ * What the patches call, for an emulator without pandalite: nothing.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "qemu/osdep.h"
 #include "exec/memopidx.h"
+#include "exec/memory.h"
 #include "tcg/tcg.h"
 
 void panda_gen_before_load(TCGTemp *addr, MemOpIdx oi);
@@ -41,5 +42,20 @@ void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store)
 
 void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store);
 void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store)
+{
+}
+
+/* Patches 0002, 0004 and 0005. */
+extern bool panda_counting;
+bool panda_counting;
+
+int64_t panda_tlb_clock(void);
+int64_t panda_tlb_clock(void)
+{
+    return g_get_real_time() * 1000;
+}
+
+void panda_memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length);
+void panda_memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length)
 {
 }

@@ -18,7 +18,7 @@ from .coverage import Coverages
 from .errors import ImageError, StateError, UnsupportedFeatureError
 from .lifecycle import firmware_directories
 from .limits import Limits
-from .record import RecordReplay
+from .replay import Replays
 from .serial import Serial
 from .snapshots import Snapshots
 from .streams import Streams
@@ -34,7 +34,7 @@ _instance: Panda | None = None
 _instance_lock = threading.Lock()
 
 
-class Panda(Limits, Compound, RecordReplay, Serial, Snapshots, Streams, Coverages, Unsupported):
+class Panda(Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Unsupported):
     """A guest machine inside this process.
 
     The machine is created by the first :meth:`run`. There can be one Panda per

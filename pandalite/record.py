@@ -131,7 +131,7 @@ class RecordReplay(Lifecycle, Serial, Snapshots):
         return bool(self.libpanda.panda_rr_mode() == PandaRrMode.REPLAY)
 
     def _begin_replay(self, path: Path) -> None:
-        self._check(self.libpanda.panda_replay_begin(os.fsencode(path)))
+        self._check(self.libpanda.panda_replay_begin(os.fsencode(path), 0))
 
     def end_replay(self) -> None:
         """Give a replay up; :meth:`run_replay` returns.

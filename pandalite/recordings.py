@@ -32,6 +32,8 @@ class Report:
 
     #: Instructions the guest executed in it.
     instructions: int
+    #: A replay: instructions of the whole recording; 0 if it was cut off.
+    total: int
     #: Calls of the CPU to devices.
     crossings: int
     #: Runs of the CPU between which devices did something.
@@ -52,6 +54,7 @@ def report(lib: CoreLibrary) -> Report:
     lib.panda_rr_report(ctypes.byref(facts))
     return Report(
         instructions=facts.instructions,
+        total=facts.total,
         crossings=facts.crossings,
         slices=facts.slices,
         file_size=facts.file_size,

@@ -32,6 +32,8 @@ static bool powered_off;
 /* The guest was running when it was paused, or has not been started yet. */
 static bool start_on_run;
 static bool in_run;
+/* No callback is called in the next run. */
+static bool quiet;
 /* The run was left for a signal only; the next panda_run() goes on with it. */
 static bool run_goes_on;
 /* after_machine_init was raised: at the start of the first run. */
@@ -404,6 +406,11 @@ static void do_run(void *opaque)
     panda_gate_leave_main();
 }
 
+void panda_set_quiet(bool is_quiet)
+{
+    quiet = is_quiet;
+}
+
 int panda_run(void)
 {
     int result = PANDA_RUN_FATAL;
@@ -423,7 +430,7 @@ int panda_run(void)
     if (!run_goes_on) {
         qatomic_set(&stop_reason, -1);
         panda_bare_run_begins();
-        panda_set_callback_gate(false);
+        panda_set_callback_gate(quiet);
         panda_main_queue_open(true);
     }
     run_goes_on = false;

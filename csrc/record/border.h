@@ -16,6 +16,7 @@ void panda_border_slice(uint64_t count);
 void panda_border_chunk(void);
 /* Calls that have crossed. */
 uint64_t panda_border_crossings(void);
+void panda_border_crossings_set(uint64_t count);
 
 /* What a checkpoint keeps of it. */
 #define PANDA_CROSSINGS 48

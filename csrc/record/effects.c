@@ -235,6 +235,9 @@ static void apply_new(PandaLogCursor *c)
         panda_log_bad(c);
         return;
     }
+    if (panda_region_again()) {
+        return;
+    }
     /* It lives as long as the machine, as others may hold on to it. */
     mr = g_new0(MemoryRegion, 1);
     nesting++;
@@ -251,20 +254,25 @@ static void apply_new(PandaLogCursor *c)
         break;
     }
     nesting--;
-    panda_region_define_as(mr);
+    panda_region_new(mr);
 }
 
-/* What takes an operation back. */
-typedef struct Undo {
+typedef struct Operation {
     Op op;
     MemoryRegion *mr, *other;
     uint64_t a;
     int64_t b;
-} Undo;
+} Operation;
 
-static GArray *undos;
+/* Those that the replay has made, to be taken back and made again. */
+typedef struct Change {
+    Operation op, inverse;
+} Change;
 
-static void make(const Undo *u)
+static GArray *changes;
+static unsigned height;
+
+static void make(const Operation *u)
 {
     switch (u->op) {
     case OP_ADD:
@@ -300,11 +308,11 @@ static void make(const Undo *u)
 }
 
 /* The inverse of an operation; false if it cannot be made. */
-static bool invert(const Undo *u, Undo *inverse)
+static bool invert(const Operation *u, Operation *inverse)
 {
     MemoryRegion *mr = u->mr, *other = u->other;
 
-    *inverse = (Undo) { .op = u->op, .mr = mr, .other = other };
+    *inverse = (Operation) { .op = u->op, .mr = mr, .other = other };
     switch (u->op) {
     case OP_ADD:
         inverse->op = OP_DELETE;
@@ -336,9 +344,34 @@ static bool invert(const Undo *u, Undo *inverse)
     return false;
 }
 
+/* Make the next change; false if it is not possible. */
+static bool change(const Operation *op)
+{
+    bool locked = bql_locked();
+    Change it = { .op = *op };
+
+    if (!invert(op, &it.inverse)) {
+        return false;
+    }
+    if (height < changes->len) {
+        g_array_index(changes, Change, height) = it;
+    } else {
+        g_array_append_val(changes, it);
+    }
+    height++;
+    if (!locked) {
+        bql_lock();
+    }
+    make(op);
+    if (!locked) {
+        bql_unlock();
+    }
+    return true;
+}
+
 static void apply_topology(PandaLogCursor *c)
 {
-    Undo op, inverse;
+    Operation op;
     unsigned number, number2;
 
     op.op = panda_log_get(c);
@@ -352,40 +385,41 @@ static void apply_topology(PandaLogCursor *c)
         panda_log_bad(c);
         return;
     }
-    if (!op.mr || !invert(&op, &inverse)) {
+    if (!op.mr || !change(&op)) {
         panda_player_diverged("change %d of %s %s is not possible in this "
                               "machine", op.op, panda_region_path(number),
                               panda_region_path(number2));
-        return;
-    }
-    g_array_append_val(undos, inverse);
-    if (bql_locked()) {
-        make(&op);
-    } else {
-        bql_lock();
-        make(&op);
-        bql_unlock();
     }
 }
 
 unsigned panda_topology_height(void)
 {
-    return undos ? undos->len : 0;
+    return height;
 }
 
-void panda_topology_undo(unsigned height)
+void panda_topology_begin(void)
 {
-    if (!undos) {
-        undos = g_array_new(false, false, sizeof(Undo));
+    g_assert(!height);
+    if (changes) {
+        g_array_unref(changes);
     }
-    if (undos->len == height) {
+    changes = g_array_new(false, false, sizeof(Change));
+}
+
+void panda_topology_go_to(unsigned wanted)
+{
+    if (height == wanted) {
         return;
     }
     applying = true;
     memory_region_transaction_begin();
-    while (undos->len > height) {
-        make(&g_array_index(undos, Undo, undos->len - 1));
-        g_array_set_size(undos, undos->len - 1);
+    while (height > wanted) {
+        make(&g_array_index(changes, Change, --height).inverse);
+    }
+    while (height < wanted) {
+        Operation op = g_array_index(changes, Change, height).op;
+
+        change(&op);
     }
     memory_region_transaction_commit();
     applying = false;

@@ -11,8 +11,12 @@
 /* Bytes of RAM were changed behind QEMU's back. */
 void panda_ram_written(ram_addr_t at, uint64_t length);
 
-/* How many topology changes a replay has made; take back down to a height. */
+/*
+ * How many changes of what is where a replay has made; to go to another number
+ * of them takes some back, or makes them again.
+ */
 unsigned panda_topology_height(void);
-void panda_topology_undo(unsigned height);
+void panda_topology_begin(void);
+void panda_topology_go_to(unsigned height);
 
 #endif

@@ -10,6 +10,7 @@
 #include "record/player.h"
 #include "record/archive.h"
 #include "record/border.h"
+#include "record/checkpoint.h"
 #include "record/effects.h"
 #include "record/recorder.h"
 #include "record/state.h"
@@ -41,6 +42,9 @@ static unsigned n_rams, ram_parts;
 static GArray *chunks;
 static uint64_t total_steps;
 static uint64_t epoch;
+static bool epoch_seen;
+/* The replay stops when so many instructions are executed. */
+static uint64_t stop_at = UINT64_MAX;
 static bool frozen, finished;
 static char *divergence;
 
@@ -103,28 +107,25 @@ void panda_player_memory(unsigned block, uint64_t offset, const uint8_t *bytes,
 
 /* ---- reading the log ---- */
 
-static bool load_chunk(void)
+/* Unpack a chunk and read its header: where it begins. */
+static bool open_chunk(unsigned number, uint64_t *count, uint64_t *steps)
 {
     Error *err = NULL;
-    uint64_t count, steps;
     size_t size;
 
-    if (next_chunk >= chunks->len) {
-        return false;
-    }
     g_free(chunk_data);
     chunk_data = panda_archive_read(
-        archive, g_array_index(chunks, unsigned, next_chunk), &size, &err);
+        archive, g_array_index(chunks, unsigned, number), &size, &err);
     if (!chunk_data) {
         panda_player_diverged("%s", error_get_pretty(err));
         error_free(err);
         return false;
     }
     chunk = (PandaLogCursor) { chunk_data, chunk_data + size };
-    count = panda_log_get(&chunk);
-    steps = panda_log_get(&chunk);
-    chunk_end_count = count + panda_log_get(&chunk);
-    chunk_end_steps = steps + panda_log_get(&chunk);
+    *count = panda_log_get(&chunk);
+    *steps = panda_log_get(&chunk);
+    chunk_end_count = *count + panda_log_get(&chunk);
+    chunk_end_steps = *steps + panda_log_get(&chunk);
     ram_check = panda_log_get(&chunk);
     if (ram_check) {
         const uint8_t *digest = panda_log_get_bytes(&chunk, 8);
@@ -133,15 +134,70 @@ static bool load_chunk(void)
             memcpy(&ram_digest, digest, 8);
         }
     }
+    next_chunk = number + 1;
+    return true;
+}
+
+static bool load_chunk(void)
+{
+    uint64_t count, steps;
+
+    if (next_chunk >= chunks->len
+        || !open_chunk(next_chunk, &count, &steps)) {
+        return false;
+    }
     if (chunk.bad || ram_check > ram_parts || count != panda_count_raw()
         || steps != panda_rr_steps) {
         panda_player_diverged("the recording is damaged: chunk %u of its log "
-                              "does not follow the one before", next_chunk);
+                              "does not follow the one before",
+                              next_chunk - 1);
         return false;
     }
-    next_chunk++;
     panda_border_chunk();
     return true;
+}
+
+void panda_player_position(PandaPosition *p)
+{
+    *p = (PandaPosition) {
+        .chunk = next_chunk - 1, .next_slice = chunk.at - chunk_data,
+        .calls = panda_player_calls.at - chunk_data,
+        .calls_end = panda_player_calls.end - chunk_data,
+        .pause = pause_cursor.at - chunk_data,
+        .pause_end = pause_cursor.end - chunk_data,
+        .slice_count = slice_count, .slice_steps = slice_steps,
+        .slice_digest = slice_digest, .slice_ran = slice_ran,
+    };
+}
+
+void panda_player_go_to(const PandaPosition *p)
+{
+    uint64_t count, steps;
+
+    panda_player_failed = false;
+    g_clear_pointer(&divergence, g_free);
+    panda_rr_facts.diverged = false;
+    finished = false;
+    have_slice = false;
+    if ((p->chunk != next_chunk - 1 || !chunk_data)
+        && !open_chunk(p->chunk, &count, &steps)) {
+        return;
+    }
+    chunk.bad = false;
+    chunk.at = chunk_data + p->next_slice;
+    panda_player_calls = (PandaLogCursor) {
+        chunk_data + p->calls, chunk_data + p->calls_end,
+    };
+    pause_cursor = (PandaLogCursor) {
+        chunk_data + p->pause, chunk_data + p->pause_end,
+    };
+    slice_count = p->slice_count;
+    slice_steps = p->slice_steps;
+    slice_digest = p->slice_digest;
+    slice_ran = p->slice_ran;
+    slice_entered = false;
+    have_slice = true;
+    epoch = panda_count_raw() >> PANDA_EPOCH_BITS;
 }
 
 static bool check_chunk_end(void)
@@ -271,6 +327,13 @@ static bool check_slice(CPUState *cs)
     return true;
 }
 
+static void stop_at_end(void)
+{
+    panda_request_stop(panda_player_failed ? PANDA_RUN_REPLAY_DIVERGED
+                                           : PANDA_RUN_REPLAY_END);
+    cpu_stop_current();
+}
+
 static void end_replay(CPUState *cs)
 {
     if (!panda_player_failed) {
@@ -283,8 +346,32 @@ static void end_replay(CPUState *cs)
         }
     }
     finished = true;
-    panda_request_stop(panda_player_failed ? PANDA_RUN_REPLAY_DIVERGED
-                                           : PANDA_RUN_REPLAY_END);
+    stop_at_end();
+}
+
+/* The TLB is emptied, and there may be a checkpoint. */
+static bool begins_epoch(CPUState *cs, uint64_t count)
+{
+    bool first = panda_checkpoints_kept() && !count && !epoch_seen;
+
+    if (count >> PANDA_EPOCH_BITS == epoch && !first) {
+        return false;
+    }
+    if (!first) {
+        panda_tlb_forget(cs);
+    }
+    epoch = count >> PANDA_EPOCH_BITS;
+    epoch_seen = true;
+    if (panda_checkpoints_kept()) {
+        panda_checkpoint_take(cs);
+    }
+    return true;
+}
+
+/* It has come to where it was to come. */
+static void stop(CPUState *cs)
+{
+    panda_request_stop(PANDA_RUN_REPLAY_STOPPED);
     cpu_stop_current();
 }
 
@@ -300,19 +387,22 @@ static void play(CPUState *cs)
          */
         budget += BLOCK_MAX;
     }
-    if (!slice_entered && count >> PANDA_EPOCH_BITS != epoch) {
-        epoch = count >> PANDA_EPOCH_BITS;
-        panda_tlb_forget(cs);
+    if (!slice_entered && begins_epoch(cs, count) && panda_player_failed) {
+        return;
     }
     slice_entered = true;
-    panda_count_exec(cs, budget);
+    if (count >= stop_at) {
+        stop(cs);
+        return;
+    }
+    panda_count_exec(cs, MIN(budget, stop_at - count));
     qatomic_set(&panda_rr_facts.instructions, panda_count_raw());
 }
 
 int panda_player_exec(CPUState *cs)
 {
     if (finished) {
-        cpu_stop_current();
+        stop_at_end();
         return EXCP_INTERRUPT;
     }
     if (!have_slice && !next_slice()) {
@@ -609,6 +699,7 @@ static bool load_state(Error **errp)
 
 typedef struct Begin {
     const char *path;
+    uint64_t budget;
     Error *err;
     PandaStatus kind;
 } Begin;
@@ -641,7 +732,9 @@ static void do_begin(void *opaque)
     }
     freeze(true);
     panda_lines_setup(cs);
-    if (!load_state(&b->err)) {
+    if ((b->budget && !panda_checkpoints_begin(b->budget, &b->err))
+        || !load_state(&b->err)) {
+        panda_checkpoints_end();
         close_recording();
         freeze(false);
         /* Half of it is what the recording says. */
@@ -649,13 +742,15 @@ static void do_begin(void *opaque)
         return;
     }
     run_on_cpu(cs, start_counting, RUN_ON_CPU_NULL);
-    panda_topology_undo(0);
+    panda_topology_begin();
     panda_border_begin();
     panda_regions_clear();
     g_clear_pointer(&divergence, g_free);
     panda_player_failed = finished = have_slice = false;
     next_chunk = 0;
     epoch = 0;
+    epoch_seen = false;
+    stop_at = UINT64_MAX;
     panda_rr_steps = 0;
     g_free(panda_rr_file);
     panda_rr_file = g_strdup(b->path);
@@ -664,9 +759,9 @@ static void do_begin(void *opaque)
 
 #define PATIENCE_MS (600 * 1000)
 
-int panda_replay_begin(const char *path)
+int panda_replay_begin(const char *path, uint64_t checkpoint_bytes)
 {
-    Begin b = { .path = path };
+    Begin b = { .path = path, .budget = checkpoint_bytes };
     int status = panda_run_in_main_loop(do_begin, &b, PATIENCE_MS);
 
     if (status == PANDA_OK && b.err) {
@@ -685,7 +780,8 @@ static void do_end(void *opaque)
     if (runstate_is_running()) {
         vm_stop(RUN_STATE_PAUSED);
     }
-    panda_topology_undo(0);
+    panda_topology_go_to(0);
+    panda_checkpoints_end();
     qatomic_set(&panda_rr_state, PANDA_RR_OFF);
     run_on_cpu(cs, stop_counting, RUN_ON_CPU_NULL);
     freeze(false);
@@ -707,4 +803,55 @@ int panda_replay_end(void)
     }
     return status == PANDA_OK
         ? panda_run_in_main_loop(do_end, NULL, PATIENCE_MS) : status;
+}
+
+/* ---- going to places ---- */
+
+int panda_replay_stop_at(uint64_t count)
+{
+    int status = panda_check_usable();
+
+    if (status != PANDA_OK) {
+        return status;
+    }
+    if (!panda_rr_replaying()) {
+        return panda_fail(PANDA_ERR_STATE, "nothing is being replayed");
+    }
+    stop_at = count;
+    return PANDA_OK;
+}
+
+static void restore(CPUState *cs, run_on_cpu_data data)
+{
+    panda_checkpoint_restore(cs, *(uint64_t *)data.host_ptr);
+}
+
+static void do_go_back(void *opaque)
+{
+    if (runstate_is_running()) {
+        vm_stop(RUN_STATE_PAUSED);
+    }
+    run_on_cpu(panda_vcpu.cs, restore, RUN_ON_CPU_HOST_PTR(opaque));
+}
+
+int panda_replay_go_near(uint64_t count)
+{
+    int status = panda_check_usable();
+
+    if (status == PANDA_OK && !panda_rr_replaying()) {
+        status = panda_fail(PANDA_ERR_STATE, "nothing is being replayed");
+    }
+    if (status == PANDA_OK) {
+        status = panda_run_in_main_loop(do_go_back, &count, PATIENCE_MS);
+    }
+    if (status == PANDA_OK && panda_count_raw() > count) {
+        status = panda_fail(PANDA_ERR_STATE, "the replay keeps no checkpoint "
+                            "to go back to");
+    }
+    return status;
+}
+
+uint64_t panda_replay_checkpoint_before(uint64_t count)
+{
+    return panda_rr_replaying() ? panda_checkpoint_before(count) : UINT64_MAX;
 }

@@ -27,6 +27,18 @@ void panda_player_stray_write(MemoryRegion *mr);
 /* The machine's blocks, in the recording's order; host NULL: it has none. */
 PandaRam *panda_player_rams(unsigned *count);
 
+/* Where in the log the replay is, at rest before a slice. */
+typedef struct PandaPosition {
+    unsigned chunk;
+    size_t next_slice, calls, calls_end, pause, pause_end;
+    uint64_t slice_count, slice_steps;
+    uint32_t slice_digest;
+    bool slice_ran;
+} PandaPosition;
+
+void panda_player_position(PandaPosition *position);
+void panda_player_go_to(const PandaPosition *position);
+
 /* Memory of a recorded transfer, before and after it is written. */
 void panda_player_memory(unsigned block, uint64_t offset, const uint8_t *bytes,
                          size_t n, bool done);

@@ -19,6 +19,7 @@ typedef struct Region {
 
 static GHashTable *numbers;
 static GArray *regions;
+static unsigned defined;
 
 static void free_region(void *region)
 {
@@ -34,6 +35,7 @@ void panda_regions_clear(void)
     numbers = g_hash_table_new(NULL, NULL);
     regions = g_array_new(false, false, sizeof(Region));
     g_array_set_clear_func(regions, free_region);
+    defined = 0;
 }
 
 static unsigned append(MemoryRegion *mr, char *path)
@@ -42,7 +44,8 @@ static unsigned append(MemoryRegion *mr, char *path)
 
     g_array_append_val(regions, region);
     g_hash_table_insert(numbers, mr, GUINT_TO_POINTER(regions->len));
-    return regions->len;
+    defined = regions->len;
+    return defined;
 }
 
 unsigned panda_region_new(MemoryRegion *mr)
@@ -82,25 +85,35 @@ void panda_region_define(PandaLogCursor *c)
         panda_log_bad(c);
         return;
     }
+    if (panda_region_again()) {
+        return;
+    }
     path = g_strndup((const char *)text, n);
     found = object_resolve_path_type(path, TYPE_MEMORY_REGION, NULL);
     append(found ? MEMORY_REGION(found) : NULL, path);
 }
 
-void panda_region_define_as(MemoryRegion *mr)
+MemoryRegion *panda_region_again(void)
 {
-    panda_region_new(mr);
+    return defined < regions->len
+        ? g_array_index(regions, Region, defined++).mr : NULL;
 }
 
 MemoryRegion *panda_region_get(unsigned number)
 {
-    return number && number <= regions->len
+    return number && number <= defined
         ? g_array_index(regions, Region, number - 1).mr : NULL;
 }
 
 unsigned panda_regions(void)
 {
-    return regions ? regions->len : 0;
+    return defined;
+}
+
+void panda_regions_set(unsigned count)
+{
+    g_assert(count <= regions->len);
+    defined = count;
 }
 
 const char *panda_region_path(unsigned number)
@@ -135,7 +148,7 @@ PandaRam *panda_rams(unsigned *count)
             /* All there can be: some blocks grow and shrink. */
             PandaRam ram = {
                 .name = g_strdup(rb->idstr), .host = rb->host,
-                .size = rb->max_length, .offset = rb->offset,
+                .size = rb->max_length, .offset = rb->offset, .mr = rb->mr,
             };
 
             if (!*ram.name) {

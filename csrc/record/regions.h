@@ -23,10 +23,14 @@ unsigned panda_region_new(MemoryRegion *mr);
 MemoryRegion *panda_region_get(unsigned number);
 /* Replay: read a definition. */
 void panda_region_define(PandaLogCursor *c);
-/* Replay: the next number is this region's. */
-void panda_region_define_as(MemoryRegion *mr);
-/* The number of the region that was last defined; and its name. */
+/* Replay: the region the next number had, if it was defined before. */
+MemoryRegion *panda_region_again(void);
+/*
+ * How many are defined at this place of the execution. A replay that goes back
+ * sets it back; those that it meets again are the same.
+ */
 unsigned panda_regions(void);
+void panda_regions_set(unsigned count);
 const char *panda_region_path(unsigned number);
 
 /* ---- RAM blocks ---- */
@@ -36,6 +40,7 @@ typedef struct PandaRam {
     uint8_t *host;
     uint64_t size;
     ram_addr_t offset;
+    MemoryRegion *mr;
 } PandaRam;
 
 /* All blocks of the machine, those of ROMs and display memory included. */

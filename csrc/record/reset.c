@@ -36,8 +36,9 @@ void panda_reset_apply(PandaLogCursor *c)
 {
     size_t n;
     const uint8_t *state = panda_log_get_string(c, &n);
+    PandaLogCursor inner = { state, state + (state ? n : 0) };
 
-    if (state && !panda_cpu_load(state, n)) {
+    if (!state || !panda_cpu_load(&inner)) {
         panda_log_bad(c);
     }
 }

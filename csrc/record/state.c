@@ -140,9 +140,8 @@ bool panda_cpu_save(PandaBytes *out)
     return !status;
 }
 
-bool panda_cpu_load(const uint8_t *data, size_t size)
+bool panda_cpu_load(PandaLogCursor *c)
 {
-    PandaLogCursor c = { data, data + size };
     CPUState *cs = panda_vcpu.cs;
     const VMStateDescription *description = cpu_description(cs);
     g_autoptr(QIOChannelBuffer) channel = NULL;
@@ -151,7 +150,7 @@ bool panda_cpu_load(const uint8_t *data, size_t size)
     size_t n;
     int status;
 
-    bytes = panda_log_get_string(&c, &n);
+    bytes = panda_log_get_string(c, &n);
     if (!bytes) {
         return false;
     }
@@ -162,7 +161,7 @@ bool panda_cpu_load(const uint8_t *data, size_t size)
     status = vmstate_load_state(file, description, cs,
                                 description->version_id);
     qemu_fclose(file);
-    return !status && load_lines(&c);
+    return !status && load_lines(c);
 }
 
 /* ---- RAM ---- */

@@ -16,7 +16,7 @@ bool panda_state_load(const uint8_t *data, size_t size, Error **errp);
 
 /* The CPU alone. */
 bool panda_cpu_save(PandaBytes *out);
-bool panda_cpu_load(const uint8_t *data, size_t size);
+bool panda_cpu_load(PandaLogCursor *c);
 
 /* Pages of RAM that were not zero, copied while the machine stood still. */
 typedef struct PandaRamCopy PandaRamCopy;

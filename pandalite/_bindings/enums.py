@@ -184,6 +184,7 @@ class PandaRunResult(IntEnum):
         RECORDING_FAILED: A recording could not be written on, see panda_record_failure().
         REPLAY_END: A replay has come to the end of its recording.
         REPLAY_DIVERGED: A replay differs from its recording, see panda_rr_divergence().
+        REPLAY_STOPPED: A replay has come to the place of panda_replay_stop_at().
     """
 
     STOPPED = 0
@@ -199,6 +200,7 @@ class PandaRunResult(IntEnum):
     RECORDING_FAILED = 10
     REPLAY_END = 11
     REPLAY_DIVERGED = 12
+    REPLAY_STOPPED = 13
 
 
 class PandaMachineState(IntEnum):

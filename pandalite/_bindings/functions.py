@@ -132,6 +132,7 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_arch_name": (c_char_p, ()),
     "panda_init": (c_int, (c_int, POINTER(c_char_p))),
     "panda_run": (c_int, ()),
+    "panda_set_quiet": (None, (c_bool,)),
     "panda_stop_run": (None, ()),
     "panda_pause": (c_int, (c_uint32,)),
     "panda_finish": (c_int, ()),
@@ -173,7 +174,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_record_begin": (c_int, (c_char_p, c_char_p)),
     "panda_record_end": (c_int, ()),
     "panda_record_failure": (c_char_p, ()),
-    "panda_replay_begin": (c_int, (c_char_p,)),
+    "panda_replay_begin": (c_int, (c_char_p, c_uint64)),
+    "panda_replay_stop_at": (c_int, (c_uint64,)),
+    "panda_replay_go_near": (c_int, (c_uint64,)),
+    "panda_replay_checkpoint_before": (c_uint64, (c_uint64,)),
     "panda_replay_end": (c_int, ()),
     "panda_rr_mode": (c_int, ()),
     "panda_rr_count": (c_uint64, ()),
@@ -667,6 +671,9 @@ class Library(NonblockingLibrary, Protocol):
         A negative PandaStatus if the machine cannot run.
         """
 
+    def panda_set_quiet(self, quiet: bool, /) -> None:
+        """Call no callbacks in the runs that follow, or call them again."""
+
     def panda_stop_run(self) -> None:
         """Make panda_run() return. Safe from any thread, callback or signal handler."""
 
@@ -898,12 +905,29 @@ class Library(NonblockingLibrary, Protocol):
     def panda_record_failure(self) -> bytes | None:
         """Why the last recording was cut off, e.g. a full disk; "" if it was not."""
 
-    def panda_replay_begin(self, path: CharPointer, /) -> int:
+    def panda_replay_begin(self, path: CharPointer, checkpoint_bytes: int, /) -> int:
         """Load a recording's start; the next panda_run() replays it.
 
-        PANDA_ERR_STATE while the machine is recorded or replays; PANDA_ERR_RECORDING if the file is
-        none, is damaged, or is of another machine. What the machine was is lost.
+        With checkpoint_bytes the replay can go back: so much memory, at most, is used to keep
+        checkpoints. 0: it cannot, and is a little faster. PANDA_ERR_STATE while the machine is
+        recorded or replays; PANDA_ERR_RECORDING if the file is none, is damaged, or is of another
+        machine. What the machine was is lost.
         """
+
+    def panda_replay_stop_at(self, count: int, /) -> int:
+        """Have panda_run() return PANDA_RUN_REPLAY_STOPPED when exactly so many instructions are
+        executed; UINT64_MAX: do not. Not while it runs.
+        """
+
+    def panda_replay_go_near(self, count: int, /) -> int:
+        """Go to the checkpoint from which it is the shortest way to a count of instructions, unless
+        that is where the replay is. Not while it runs.
+
+        PANDA_ERR_STATE if that is before this place and there is no checkpoint.
+        """
+
+    def panda_replay_checkpoint_before(self, count: int, /) -> int:
+        """Count of the last checkpoint before a count; UINT64_MAX: none."""
 
     def panda_replay_end(self) -> int:
         """Give up the replay, or its state after its end, and reset the machine.

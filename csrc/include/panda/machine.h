@@ -41,6 +41,8 @@ typedef enum PandaRunResult {
     PANDA_RUN_REPLAY_END = 11,
     /** A replay differs from its recording, see panda_rr_divergence(). */
     PANDA_RUN_REPLAY_DIVERGED = 12,
+    /** A replay has come to the place of panda_replay_stop_at(). */
+    PANDA_RUN_REPLAY_STOPPED = 13,
 } PandaRunResult;
 
 /** State of the machine; the numbers are pandalite's own. */
@@ -99,6 +101,9 @@ int panda_init(int argc, char **argv);
  * A negative PandaStatus if the machine cannot run.
  */
 int panda_run(void);
+
+/** Call no callbacks in the runs that follow, or call them again. */
+void panda_set_quiet(bool quiet);
 
 /**
  * Make panda_run() return. Safe from any thread, callback or signal handler.

@@ -73,11 +73,30 @@ const char *panda_record_failure(void);
 /**
  * Load a recording's start; the next panda_run() replays it.
  *
+ * With checkpoint_bytes the replay can go back: so much memory, at most, is
+ * used to keep checkpoints. 0: it cannot, and is a little faster.
  * PANDA_ERR_STATE while the machine is recorded or replays;
  * PANDA_ERR_RECORDING if the file is none, is damaged, or is of another
  * machine. What the machine was is lost.
  */
-int panda_replay_begin(const char *path);
+int panda_replay_begin(const char *path, uint64_t checkpoint_bytes);
+
+/**
+ * Have panda_run() return PANDA_RUN_REPLAY_STOPPED when exactly so many
+ * instructions are executed; UINT64_MAX: do not. Not while it runs.
+ */
+int panda_replay_stop_at(uint64_t count);
+
+/**
+ * Go to the checkpoint from which it is the shortest way to a count of
+ * instructions, unless that is where the replay is. Not while it runs.
+ *
+ * PANDA_ERR_STATE if that is before this place and there is no checkpoint.
+ */
+int panda_replay_go_near(uint64_t count);
+
+/** Count of the last checkpoint before a count; UINT64_MAX: none. */
+uint64_t panda_replay_checkpoint_before(uint64_t count);
 
 /**
  * Give up the replay, or its state after its end, and reset the machine.

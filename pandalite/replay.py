@@ -1,0 +1,267 @@
+"""A replay that goes to any of its moments, forward and back (C: ``panda/record.h``)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import recordings
+from ._bindings.enums import PandaRunResult
+from .errors import RecordingError, StateError
+from .record import RecordReplay
+
+if TYPE_CHECKING:
+    from ._core import Cpu
+    from .limits import Limits, RunEnd
+
+_NO_COUNT = (1 << 64) - 1
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+
+
+class Write(NamedTuple):
+    """Who wrote to memory: see :meth:`Replay.find_last_write`."""
+
+    #: Instructions executed before the one that wrote.
+    instructions: int
+    #: Its address.
+    pc: int
+    #: Where the write began, as it was searched for (virtual or physical).
+    address: int
+    #: What was written.
+    data: bytes
+
+
+class Replay:
+    """A replay under control; made by :meth:`pandalite.Panda.replay`.
+
+    A place in it is a number of instructions executed: 0 is the recording's
+    beginning, :attr:`total` its end. Callbacks, streams and coverage see what
+    is executed by :meth:`run_to`, :meth:`step` and :meth:`run_until`; callbacks
+    see nothing of the way that :meth:`seek` takes. Between the calls, registers
+    and memory can be read. A context manager; :meth:`close` ends it.
+    """
+
+    def __init__(self, panda: RecordReplay, path: Path, budget: int) -> None:
+        self._panda = panda
+        self._closed = False
+        self.path = path
+
+        def begin() -> None:
+            status = panda.libpanda.panda_replay_begin(os.fsencode(path), budget)
+            panda._check(status)
+            panda._check(panda.libpanda.panda_replay_stop_at(0))
+
+        self._run(begin)
+
+    def _run(self, before: Any, quiet: bool = False) -> PandaRunResult:
+        panda = self._panda
+        panda.libpanda.panda_set_quiet(quiet)
+        try:
+            panda._run(before=before, keep_callbacks=True)
+        finally:
+            panda.libpanda.panda_set_quiet(False)
+        return panda._run_result
+
+    def _check_open(self) -> None:
+        if self._closed or not self._panda._replaying():
+            raise StateError("this replay is closed: replay() begins a new one")
+
+    @property
+    def instructions(self) -> int:
+        """Where the replay is: instructions executed."""
+        self._check_open()
+        return self._panda.libpanda.panda_rr_count()
+
+    @property
+    def total(self) -> int:
+        """Instructions of the whole recording; 0 if it was cut off."""
+        return self._panda.record_report().total
+
+    @property
+    def pc(self) -> int:
+        """Address of the next instruction."""
+        self._check_open()
+        return self._panda.arch.get_pc(self._panda.cpu)
+
+    def run_to(self, count: int) -> int:
+        """Play forward until so many instructions are executed, or to the end.
+
+        Returns:
+            Where it is then.
+
+        Raises:
+            ValueError: that place is behind: :meth:`seek` goes back.
+            ReplayDivergence, and whatever :meth:`Panda.run` raises.
+        """
+        return self._play(count, quiet=False)
+
+    def _play(self, count: int, quiet: bool) -> int:
+        here = self.instructions
+        if count < here:
+            raise ValueError(f"run_to({count}): the replay is at {here}; seek() goes back")
+        if count > here:
+            lib = self._panda.libpanda
+            self._run(lambda: self._panda._check(lib.panda_replay_stop_at(count)), quiet)
+        return self.instructions
+
+    def run(self) -> int:
+        """Play to the end; returns where that is."""
+        return self.run_to(_NO_COUNT)
+
+    def seek(self, count: int) -> int:
+        """Go to a place, forward or back, over the checkpoints that were kept.
+
+        Checkpoints are kept where the replay has been; to come to a place
+        before them it begins anew at the nearest one.
+
+        Returns:
+            Where it is then: ``count``, or the end if that is before.
+        """
+        if count < 0:
+            raise ValueError(f"seek({count}): a recording begins at 0")
+        self._check_open()
+        self._panda._check(self._panda.libpanda.panda_replay_go_near(count))
+        return self._play(count, quiet=True)
+
+    def step(self, count: int = 1) -> int:
+        """Execute some instructions."""
+        return self.run_to(self.instructions + count)
+
+    def reverse_step(self, count: int = 1) -> int:
+        """Go back by some instructions; at most to the beginning."""
+        return self.seek(max(0, self.instructions - count))
+
+    def run_until(self, pc: int | Iterable[int]) -> RunEnd:
+        """Play forward to an address, or to one of several; see :meth:`Panda.run_until`.
+
+        The end's reason is ``"ended"`` if the recording ends before.
+        """
+        self._check_open()
+        panda = self._panda
+        panda._check(panda.libpanda.panda_replay_stop_at(_NO_COUNT))
+        if TYPE_CHECKING:
+            assert isinstance(panda, Limits)
+        return panda.run_until(pc)
+
+    def find_last_write(self, address: int, size: int = 1, physical: bool = False) -> Write | None:
+        """Who wrote to these bytes last, before this place.
+
+        Searches backward, one checkpoint's distance at a time. The replay is
+        where it was afterwards. Writes of devices are not found.
+
+        Args:
+            address: of the first byte; virtual, in the address space of this
+                place.
+            size: number of bytes.
+            physical: the address is a physical one.
+
+        Returns:
+            The last write to any of them; None if there is none since the
+            beginning.
+
+        Raises:
+            GuestMemoryError: nothing is mapped at the virtual address.
+        """
+        self._check_open()
+        here = end = self.instructions
+        panda = self._panda
+        target = address
+        if not physical:
+            target = panda.libpanda.panda_virt_to_phys(panda.cpu, address)
+            if target == _NO_COUNT:
+                from .errors import GuestMemoryError
+
+                raise GuestMemoryError(f"nothing is mapped at {address:#x}")
+        found: Write | None = None
+        try:
+            while found is None:
+                begin = panda.libpanda.panda_replay_checkpoint_before(end)
+                if begin == _NO_COUNT:
+                    break
+                self.seek(begin)
+                found = self._last_write_until(end, target, size)
+                end = begin
+        finally:
+            self.seek(here)
+        return found and found._replace(address=found.address - target + address)
+
+    def _last_write_until(self, end: int, target: int, size: int) -> Write | None:
+        panda: Any = self._panda
+        last: list[tuple[int, int, int, bytes]] = []
+
+        def note(cpu: Cpu, pc: int, address: int, length: int, data: Any) -> None:
+            if address < target + size and address + length > target:
+                place = panda.rr_get_guest_instr_count()
+                last[:] = [(place, pc, address, bytes(data[:length]))]
+
+        # A wide store may begin before the first byte.
+        low = max(0, target - 15)
+        callback = panda.cb_phys_mem_after_write(
+            addr=(low, target + size), name="find_last_write"
+        )(note)
+        try:
+            self.run_to(end)
+        finally:
+            panda.delete_callback("find_last_write")
+            del callback
+        return Write(*last[0]) if last else None
+
+    def close(self) -> None:
+        """End the replay; the machine is reset."""
+        if not self._closed:
+            self._closed = True
+            if self._panda._replaying():
+                self._panda._check(self._panda.libpanda.panda_replay_end())
+
+    def __enter__(self) -> Replay:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _bytes(budget: int | str) -> int:
+    """A number of bytes out of ``2G`` or the like."""
+    if isinstance(budget, int):
+        return budget
+    found = re.fullmatch(r"(\d+)([KMG]?)B?", budget.strip().upper())
+    if not found:
+        raise ValueError(f"checkpoints={budget!r}: a number of bytes, or like '500M' or '2G'")
+    return int(found[1]) * _UNITS[found[2]]
+
+
+class Replays(RecordReplay):
+    """The part of Panda that makes replays under control."""
+
+    def replay(self, name: str | PathLike[str], checkpoints: int | str = "2G") -> Replay:
+        """Load a recording and stand at its beginning; see :class:`Replay`.
+
+        Args:
+            name: the recording, as for :meth:`record`.
+            checkpoints: memory that checkpoints may take, in bytes or like
+                ``"2G"``. The more, the quicker it goes back.
+
+        Raises:
+            ValueError: there is no such recording, or a bad size.
+            RecordingError: it is damaged, or of another machine.
+        """
+        path = recordings.recording_path(name)
+        if not path.is_file():
+            raise ValueError(f"there is no recording {path}: record() makes one")
+        budget = _bytes(checkpoints)
+        if budget < 1 << 20:
+            raise ValueError(f"checkpoints={checkpoints!r}: at least 1M")
+        return Replay(self, path, budget)
+
+
+__all__ = ["RecordingError", "Replay", "Replays", "Write"]

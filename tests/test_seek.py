@@ -1,0 +1,118 @@
+"""A replay goes to any of its moments, forward and back."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from guest import boot, run_case
+from replays import record_commands, report_of
+
+WORK = [
+    "i=0; while [ $i -lt 9000 ]; do i=$((i+1)); done; ls -l /bin | md5sum",
+    "dd if=$DISK bs=64k count=30 2>/dev/null | md5sum; sleep 0.1; cat /proc/interrupts",
+]
+
+
+def state_of(panda: Any) -> list[Any]:
+    """A digest of RAM's first part, the pc and the count."""
+    digest = hashlib.md5(panda.physical_memory_read(panda_ram(panda), 32 << 20)).hexdigest()
+    return [digest, panda.arch.get_pc(panda.cpu), panda.rr_get_guest_instr_count()]
+
+
+def panda_ram(panda: Any) -> int:
+    """Where RAM begins."""
+    return {"aarch64": 1 << 30, "riscv64": 1 << 31}.get(panda.arch_name, 0)
+
+
+def case_seek(arch: str, path: str, budget: str) -> dict[str, Any]:
+    panda = boot(arch)
+    rng = random.Random(arch)
+    found: dict[str, Any] = {"wrong": []}
+    with panda.replay(path, checkpoints=budget) as replay:
+        found["begin"] = replay.instructions
+        found["total"] = replay.total
+        places = sorted(rng.sample(range(replay.total), 10))
+        straight = {}
+        for place in places:
+            assert replay.run_to(place) == place
+            straight[place] = state_of(panda)
+        found["end"] = replay.run()
+        found["first"] = report_of(panda)
+        for _ in range(15):
+            place = rng.choice(places)
+            assert replay.seek(place) == place
+            if state_of(panda) != straight[place]:
+                found["wrong"].append(place)
+        assert replay.step(3) == place + 3
+        assert replay.reverse_step(3) == place
+        found["stepped"] = state_of(panda) == straight[place]
+        assert replay.seek(replay.total + 5) == replay.total
+        found["again"] = report_of(panda)
+        try:
+            replay.run_to(1)
+        except ValueError as error:
+            found["behind"] = str(error)
+    panda.run_replay(path)
+    found["after"] = report_of(panda)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("arch", "budget"),
+    (("x86_64", "2G"), ("x86_64", "120M"), ("aarch64", "2G"), ("riscv64", "2G")),
+)
+def test_seek(arch: str, budget: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    recorded = run_case(record_commands, arch, path, WORK)
+    found = run_case(case_seek, arch, path, budget)
+    assert found["wrong"] == []
+    assert found["stepped"]
+    assert found["begin"] == 0
+    assert found["total"] == found["end"] == recorded["instructions"]
+    assert found["first"] == found["again"] == found["after"] == recorded
+    assert "seek() goes back" in found["behind"]
+
+
+def case_last_write(path: str) -> dict[str, Any]:
+    panda = boot()
+    writes: list[tuple[int, int, bytes]] = []
+    with panda.replay(path) as replay:
+        replay.seek(replay.total // 2)
+        target = panda.arch.get_reg(panda.cpu, "RSP") & ~7
+        end = replay.total // 2 + 200_000
+        physical = panda.virt_to_phys(panda.cpu, target)
+
+        def note(cpu: Any, pc: int, address: int, size: int, data: Any) -> None:
+            if address <= physical < address + size:
+                writes.append((panda.rr_get_guest_instr_count(), pc, bytes(data[:size])))
+
+        panda.cb_phys_mem_after_write(addr=(physical, physical + 8), name="all")(note)
+        replay.run_to(end)
+        panda.delete_callback("all")
+        found = replay.find_last_write(physical, physical=True)
+        before = panda.rr_get_guest_instr_count()
+        none = None
+        replay.seek(0)
+        none = replay.find_last_write(physical, physical=True)
+        reached = replay.run_until(writes[-1][1])
+        return {
+            "expected": [writes[-1][0], writes[-1][1], writes[-1][2].hex()],
+            "found": [found.instructions, found.pc, found.data.hex()],
+            "stays": before == end,
+            "none": none is None,
+            "until": [reached.reason, reached.pc],
+        }
+
+
+def test_find_last_write(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    run_case(record_commands, "x86_64", path, WORK[:1])
+    found = run_case(case_last_write, path)
+    assert found["found"] == found["expected"]
+    assert found["stays"]
+    assert found["none"]
+    assert found["until"] == ["address", found["expected"][1]]
