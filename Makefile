@@ -17,6 +17,7 @@
 #   make bindings        regenerate pandalite/_bindings/ from the C headers
 #   make check           lint, types, drift of generated files
 #   make soak            use everything at random for MINUTES (10) on x86_64 and on arm
+#   make soak-replay     record and replay random work for MINUTES (10) on all architectures
 #   make bench           measure, and print the tables of docs/performance.md
 #   make clean           remove what was built here (the build cache stays)
 
@@ -36,7 +37,7 @@ STAMP := $(VENV)/.complete
 
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-guests core guests debian-guests guests-package wheel sdist wheel-twice check-wheel test-wheel test-wheel-aarch64 sources firmware bindings check bench soak clean venv packages
+.PHONY: demo test test-guests core guests debian-guests guests-package wheel sdist wheel-twice check-wheel test-wheel test-wheel-aarch64 sources firmware bindings check bench soak soak-replay clean venv packages
 
 demo: venv packages
 	$(PY) tools/build_core.py x86_64
@@ -66,7 +67,7 @@ debian-guests: venv packages
 # built are skipped.
 test-guests: GUESTS =
 test-guests: venv core firmware guests
-	$(PY) -m pytest -s -rs tests/linux_guests.py tests/debian_guests.py
+	$(PY) -m pytest -s -rs tests/linux_guests.py tests/linux_recordings.py tests/debian_guests.py
 
 guests-package: venv
 	$(PY) tools/build_guests_package.py
@@ -115,6 +116,12 @@ soak: venv packages
 	$(PY) tools/collect_firmware.py
 	$(PY) tools/build_guest.py x86_64 arm
 	$(PY) tests/soak.py --minutes $(MINUTES)
+
+soak-replay: venv packages
+	$(PY) tools/build_core.py
+	$(PY) tools/collect_firmware.py
+	$(PY) tools/build_guest.py
+	$(PY) tests/soak_replay.py --minutes $(MINUTES)
 
 packages:
 	@$(PYTHON) tools/host_packages.py

@@ -129,10 +129,44 @@ def second_start(rounds: int) -> None:
         print(f"| {name} | {min(times):.2f} | {max(times):.2f} |", flush=True)
 
 
+def recordings(rounds: int) -> None:
+    """Tables of recordings and replays."""
+    import tempfile
+
+    print(
+        "\n| recorded command | live CPU s | recorded / live | replayed / live | file MB |"
+        " log bytes per 1,000 instructions | stall ms |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    for arch in ("x86_64", "arm"):
+        for command in cases.RECORDED:
+            with tempfile.TemporaryDirectory() as folder:
+                r = child("recording", command, rounds, 60000, folder, arch)
+            live = statistics.median(r["live"])
+            recorded = statistics.median(a / b for a, b in zip(r["recorded"], r["live"]))
+            replayed = statistics.median(a / b for a, b in zip(r["replayed"], r["live"]))
+            print(
+                f"| {arch}, {command} | {live:.2f} | {recorded:.2f} | {replayed:.2f} "
+                f"| {r['size'] / 1e6:.1f} | {r['log'] * 1000 / r['instructions']:.3f} "
+                f"| {r['stall'] * 1000:.0f} |",
+                flush=True,
+            )
+    with tempfile.TemporaryDirectory() as folder:
+        r = child("seeking", 180000, folder)
+    print(
+        f"\nSeek in a replay of {r['instructions']:.2e} instructions (first pass "
+        f"{r['first']:.1f} s): median {statistics.median(r['times']):.2f} s, worst "
+        f"{max(r['times']):.2f} s"
+    )
+
+
 def main() -> int:
     """Run a child's case, or everything."""
     if len(sys.argv) == 3:
         print(json.dumps(getattr(cases, sys.argv[1])(*json.loads(sys.argv[2]))))
+        return 0
+    if len(sys.argv) == 2 and sys.argv[1] == "recordings":
+        recordings(3)
         return 0
     start_up(7)
     second_start(5)
@@ -141,6 +175,7 @@ def main() -> int:
     filters(5)
     listeners(5)
     against_stock(pairs=5, rounds=3)
+    recordings(3)
     return 0
 
 

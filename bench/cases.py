@@ -367,3 +367,131 @@ def listener_cost(which: str, size: int, rounds: int) -> dict[str, float]:
         return result
 
     return _with_guest(work)
+
+
+#: What is recorded: computing, processes, a disk, a network.
+RECORDED = {
+    "shell loop": "i=0; while [ $i -lt {loop} ]; do i=$((i+1)); done",
+    "300 forks and execs": "i=0; while [ $i -lt 300 ]; do /bin/busybox true; i=$((i+1)); done",
+    "sha256 of 64 MB from the disk": "sha256sum {disk}",
+    "download of 50 MB": "wget -q -O /dev/null http://10.0.2.2:{port}/f",
+}
+
+
+class _Server:
+    """Serves 50 MB on the loopback interface."""
+
+    def __enter__(self) -> int:
+        import http.server
+        import os
+        import threading
+
+        data = os.urandom(50_000_000)
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        return self._server.server_address[1]
+
+    def __exit__(self, *args: object) -> None:
+        self._server.shutdown()
+
+
+def recording(command: str, rounds: int, loop: int, folder: str, arch: str) -> dict[str, Any]:
+    """What it costs to record a command, and to replay it.
+
+    Costs are CPU seconds of all threads; the live ones, without a recording,
+    are taken in turn with the others. The snapshot at the start is compressed
+    before the command begins, and is not part of its cost.
+    """
+    import time
+
+    from pandalite import Panda
+
+    panda = Panda(generic=arch)
+    found: dict[str, Any] = {"live": [], "live_wall": [], "recorded": [], "replayed": []}
+    lengths: list[tuple[int, int]] = []
+
+    def cost(line: str) -> tuple[float, float]:
+        began, cpu = time.monotonic(), cpu_seconds()
+        panda.run_serial_cmd(line, timeout=600)
+        return cpu_seconds() - cpu, time.monotonic() - began
+
+    with _Server() as port:
+        disk = {"arm": "/dev/vda", "aarch64": "/dev/vda"}.get(arch, "/dev/sda")
+        line = RECORDED[command].format(loop=loop, disk=disk, port=port)
+
+        @panda.queue_blocking
+        def body() -> None:
+            panda.revert_sync("root")
+            panda.run_serial_cmd(line, timeout=600)
+            for i in range(rounds):
+                cpu, wall = cost(line)
+                found["live"].append(cpu)
+                found["live_wall"].append(wall)
+                panda.record(f"{folder}/{i}")
+                time.sleep(4)
+                found["recorded"].append(cost(line)[0])
+                panda.end_record()
+                report = panda.record_report()
+                found["stall"] = report.stall
+                found["size"] = report.file_size
+                lengths.append((report.instructions, report.file_size))
+            panda.end_analysis()
+
+        panda.run()
+    for i in range(rounds):
+        cpu = cpu_seconds()
+        panda.run_replay(f"{folder}/{i}")
+        # The wait before the command is replayed too, in no time.
+        found["replayed"].append(cpu_seconds() - cpu)
+    found["instructions"] = lengths[-1][0]
+    found["log"] = _log_bytes(f"{folder}/{rounds - 1}.plrec")
+    return found
+
+
+def _log_bytes(path: str) -> int:
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        return sum(i.compress_size for i in archive.infolist() if i.filename.startswith("log/"))
+
+
+def seeking(loop: int, folder: str) -> dict[str, Any]:
+    """Seconds to go to random places of a long replay."""
+    import random
+    import time
+
+    from pandalite import Panda
+
+    panda = Panda(generic="x86_64")
+    line = RECORDED["shell loop"].format(loop=loop)
+
+    @panda.queue_blocking
+    def body() -> None:
+        panda.revert_sync("root")
+        panda.record(f"{folder}/long")
+        panda.run_serial_cmd(line, timeout=600)
+        panda.end_record()
+        panda.end_analysis()
+
+    panda.run()
+    with panda.replay(f"{folder}/long", checkpoints="2G") as replay:
+        began = time.monotonic()
+        total = replay.run()
+        first = time.monotonic() - began
+        times = []
+        for place in random.Random(1).sample(range(total), 15):
+            began = time.monotonic()
+            replay.seek(place)
+            times.append(time.monotonic() - began)
+    return {"instructions": total, "first": first, "times": times}

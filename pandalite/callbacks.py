@@ -40,6 +40,8 @@ _C_TYPES: dict[str, Any] = {
     "char *": ctypes.c_char_p,
     "const char *": ctypes.c_char_p,
     "uint64_t *": ctypes.POINTER(ctypes.c_uint64),
+    "uint8_t *": ctypes.POINTER(ctypes.c_uint8),
+    "const uint8_t *": ctypes.POINTER(ctypes.c_uint8),
     "char **": ctypes.POINTER(ctypes.c_char_p),
 }
 

@@ -21,7 +21,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from guest import run_case  # noqa: E402
 from replays import random_commands, record_commands, replay  # noqa: E402
-from test_record import ARCHES  # noqa: E402
+
+from pandalite._bindings.arches import ARCHITECTURES  # noqa: E402
 
 
 def one_round(seed: int, arches: list[str], folder: str) -> tuple[int, int]:
@@ -57,9 +58,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--rounds", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--arch", action="append", choices=ARCHES)
+    parser.add_argument("--arch", action="append", choices=ARCHITECTURES)
     options = parser.parse_args()
-    arches = options.arch or list(ARCHES)
+    arches = options.arch or list(ARCHITECTURES)
     end = time.monotonic() + options.minutes * 60
     recorded = replayed = failed = rounds = 0
     with tempfile.TemporaryDirectory() as folder:

@@ -5,6 +5,7 @@
  */
 #include "core/internal.h"
 #include "core/machine.h"
+#include "record/commands.h"
 #include "monitor/monitor-internal.h"
 #include "qapi/error.h"
 #include "qapi/qmp-registry.h"
@@ -67,6 +68,9 @@ const QmpCommand *__wrap_qmp_find_command(const QmpCommandList *cmds,
 {
     const QmpCommand *command = __real_qmp_find_command(cmds, wanted);
 
+    if (!command && cmds == &qmp_commands && panda_in_main_thread()) {
+        command = panda_record_qmp(wanted);
+    }
     /* Not before the client has negotiated, nor out of band. */
     if (!command && cmds == &qmp_commands && panda_wanted(PANDA_CB_QMP)
         && panda_in_main_thread()) {

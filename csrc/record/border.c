@@ -8,6 +8,7 @@
 #include "record/log.h"
 #include "record/player.h"
 #include "record/regions.h"
+#include "record/transfers.h"
 #include "qemu/guest-random.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
@@ -204,6 +205,7 @@ MemTxResult panda_rr_read(MemoryRegion *mr, hwaddr addr, uint64_t *value,
             return MEMTX_OK;
         }
         *value = access.value;
+        panda_transfer_register(mr, addr, access.value, false);
         return access.result;
     }
     check = digest();
@@ -240,6 +242,7 @@ MemTxResult panda_rr_write(MemoryRegion *mr, hwaddr addr, uint64_t value,
                                   PRIx64, value, memory_region_name(mr), addr,
                                   access.value);
         }
+        panda_transfer_register(mr, addr, value, true);
         return access.result;
     }
     check = digest();

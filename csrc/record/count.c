@@ -55,6 +55,7 @@ void panda_count_begin(CPUState *cs)
     cs->icount_budget = 0;
     cs->icount_extra = 0;
     cs->neg.icount_decr.u32 = 0;
+    cs->neg.icount_decr.u16.low = 0;
 }
 
 void panda_count_end(CPUState *cs)
@@ -63,6 +64,7 @@ void panda_count_end(CPUState *cs)
     cs->tcg_cflags &= ~CF_USE_ICOUNT;
     forget_translations(cs);
     cs->neg.icount_decr.u32 = 0;
+    cs->neg.icount_decr.u16.low = 0;
 }
 
 uint64_t panda_count_raw(void)
@@ -78,7 +80,7 @@ int __real_tcg_cpu_exec(CPUState *cs);
 
 int panda_count_exec(CPUState *cs, int64_t budget)
 {
-    int low = MIN(0xffff, budget);
+    int low = MIN(INT32_MAX, budget);
     int result;
 
     cs->icount_budget = budget;

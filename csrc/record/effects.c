@@ -10,6 +10,7 @@
 #include "record/player.h"
 #include "record/regions.h"
 #include "record/reset.h"
+#include "record/transfers.h"
 #include "exec/cputlb.h"
 #include "exec/exec-all.h"
 #include "exec/ram_addr.h"
@@ -493,6 +494,6 @@ bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
         panda_arch_effect(c);
         return true;
     default:
-        return false;
+        return panda_transfer_replay(kind, c);
     }
 }

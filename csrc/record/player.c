@@ -17,7 +17,6 @@
 #include "core/machine.h"
 #include "exec/exec-all.h"
 #include "hw/boards.h"
-#include "net/queue.h"
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
@@ -98,11 +97,6 @@ PandaRam *panda_player_rams(unsigned *count)
 {
     *count = n_rams;
     return rams;
-}
-
-void panda_player_memory(unsigned block, uint64_t offset, const uint8_t *bytes,
-                         size_t n, bool done)
-{
 }
 
 /* ---- reading the log ---- */
@@ -462,19 +456,9 @@ void __wrap_vm_state_notify(bool running, RunState state)
     }
 }
 
-/* Packets go nowhere. */
-ssize_t __real_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
-                                   unsigned flags, const uint8_t *data,
-                                   size_t size, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
-                                   unsigned flags, const uint8_t *data,
-                                   size_t size, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
-                                   unsigned flags, const uint8_t *data,
-                                   size_t size, NetPacketSent *sent_cb)
+bool panda_player_frozen(void)
 {
-    return frozen ? size : __real_qemu_net_queue_send(queue, sender, flags,
-                                                      data, size, sent_cb);
+    return frozen;
 }
 
 /* A halted CPU does not sleep: what wakes it is in the log. */

@@ -21,6 +21,9 @@ extern bool panda_player_failed;
  */
 void panda_player_diverged(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 
+/* Devices stand still: the machine replays. */
+bool panda_player_frozen(void);
+
 /* A device has written to memory: none should run. */
 void panda_player_stray_write(MemoryRegion *mr);
 
