@@ -18,9 +18,7 @@ from .utils import blocking
 class RecordReplay(Lifecycle, Serial, Snapshots):
     """The part of Panda that records and replays."""
 
-    def record(
-        self, recording_name: str | PathLike[str], snapshot_name: str | None = None
-    ) -> None:
+    def record(self, recording_name: str | PathLike[str], snapshot_name: str | None = None) -> None:
         """Begin to record what the guest does, at this moment of the run.
 
         The file, ``<recording_name>.plrec``, is complete after
@@ -104,13 +102,19 @@ class RecordReplay(Lifecycle, Serial, Snapshots):
         """Whether there is a recording of that name."""
         return recordings.recording_path(name).is_file()
 
-    def run_replay(self, replaypfx: str | PathLike[str]) -> None:
+    def run_replay(self, replaypfx: str | PathLike[str], *, allow_writes: bool = False) -> None:
         """Replay a recording to its end, or to :meth:`end_analysis`.
 
         Like :meth:`run`: callbacks registered before see the guest do again
         what it did, and they are gone afterwards. The machine must be created
         with the arguments of the one that was recorded; its disks and networks
         are not used. Afterwards the machine is reset.
+
+        Args:
+            replaypfx: the recording, as for :meth:`record`.
+            allow_writes: callbacks may write registers and memory. The replay
+                then does something else than the recording, and most likely
+                ends in ReplayDivergence where that shows.
 
         Raises:
             ValueError: there is no such recording.
@@ -121,9 +125,11 @@ class RecordReplay(Lifecycle, Serial, Snapshots):
         path = recordings.recording_path(replaypfx)
         if not path.is_file():
             raise ValueError(f"there is no recording {path}: record() makes one")
+        self.libpanda.panda_replay_allow_writes(allow_writes)
         try:
             self._run(before=lambda: self._begin_replay(path))
         finally:
+            self.libpanda.panda_replay_allow_writes(False)
             if self._created and not self._dead and self._replaying():
                 self._check(self.libpanda.panda_replay_end())
 

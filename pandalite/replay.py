@@ -201,9 +201,9 @@ class Replay:
 
         # A wide store may begin before the first byte.
         low = max(0, target - 15)
-        callback = panda.cb_phys_mem_after_write(
-            addr=(low, target + size), name="find_last_write"
-        )(note)
+        callback = panda.cb_phys_mem_after_write(addr=(low, target + size), name="find_last_write")(
+            note
+        )
         try:
             self.run_to(end)
         finally:

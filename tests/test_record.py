@@ -519,3 +519,111 @@ def test_monitor_commands(tmp_path: Path) -> None:
     assert found["bad"].startswith("Error: cannot read the recording")
     assert found["recorded"] == found["replayed"]
     assert sorted(os.listdir(tmp_path)) == ["x.plrec", "x2.plrec"]
+
+
+# --- writing guest state ---
+
+
+def case_writes(path: str, allow: bool, how: str) -> str:
+    panda = boot()
+
+    @panda.cb_before_block_exec
+    def block(cpu: Any, tb: Any) -> None:
+        panda.disable_callback("block")
+        if how == "api":
+            panda.arch.set_reg(cpu, "RAX", panda.arch.get_reg(cpu, "RAX") ^ 1)
+            panda.virtual_memory_write(cpu, panda.current_sp(cpu), b"12345678")
+        else:
+            # Past all functions, where nothing can refuse it.
+            for number in (3, 5, 12, 13, 14, 15):
+                cpu.env_ptr.regs[number] ^= 8
+
+    try:
+        panda.run_replay(path, allow_writes=allow)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return "equal"
+
+
+def test_writing_in_a_replay(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    run_case(record_commands, "x86_64", path, ["date"])
+    refused = run_case(case_writes, path, False, "api")
+    assert refused.startswith("StateError: the guest's state cannot be changed in a replay")
+    assert run_case(case_writes, path, True, "api").startswith("ReplayDivergence")
+    assert run_case(case_writes, path, False, "env").startswith("ReplayDivergence")
+
+
+def case_writes_while_recorded(path: str) -> list[str]:
+    panda = boot()
+    said: list[str] = []
+
+    @panda.cb_before_block_exec(enabled=False, name="block")
+    def block(cpu: Any, tb: Any) -> None:
+        panda.disable_callback("block")
+        for write in (
+            lambda: panda.arch.set_reg(cpu, "RAX", 1),
+            lambda: panda.virtual_memory_write(cpu, panda.current_sp(cpu), b"12345678"),
+        ):
+            try:
+                write()
+            except Exception as error:
+                said.append(f"{type(error).__name__}: {error}")
+
+    @panda.queue_blocking
+    def work() -> None:
+        panda.revert_sync("root")
+        panda.record(path)
+        panda.enable_callback("block")
+        panda.run_serial_cmd("date")
+        panda.end_analysis()
+
+    panda.run()
+    # It stands still: this is in the recording.
+    panda.physical_memory_write(0x500, b"between two runs")
+
+    @panda.queue_blocking
+    def more() -> None:
+        panda.run_serial_cmd("date")
+        panda.end_record()
+        panda.end_analysis()
+
+    panda.run()
+    panda.run_replay(path)
+    return said
+
+
+def test_writing_while_recorded(tmp_path: Path) -> None:
+    said = run_case(case_writes_while_recorded, str(tmp_path / "x"))
+    assert len(said) == 2
+    assert all(s.startswith("StateError: ") and "is recorded" in s for s in said)
+
+
+def case_counts(path: str) -> list[int]:
+    panda = boot()
+    wrong = [0]
+    seen = [0]
+
+    def check(cpu: Any) -> None:
+        seen[0] += 1
+        wrong[0] += cpu.rr_guest_instr_count != panda.rr_get_guest_instr_count()
+
+    @panda.cb_before_block_exec
+    def block(cpu: Any, tb: Any) -> None:
+        check(cpu)
+
+    @panda.cb_virt_mem_after_write
+    def write(cpu: Any, pc: int, addr: int, size: int, buf: Any) -> None:
+        check(cpu)
+
+    panda.run_replay(path)
+    return [seen[0], wrong[0], panda.cpu.rr_mode]
+
+
+def test_count_of_the_cpu(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    run_case(record_commands, "x86_64", path, ["true"])
+    seen, wrong, mode = run_case(case_counts, path)
+    assert seen > 10_000
+    assert wrong == 0
+    assert mode == 0

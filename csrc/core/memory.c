@@ -8,6 +8,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "record/record.h"
 #include "core/machine.h"
 #include "exec/address-spaces.h"
 #include "exec/exec-all.h"
@@ -133,7 +134,7 @@ static int check_write(void)
                           "while a block is being translated; do it in an "
                           "execution callback");
     }
-    return panda_check_usable();
+    return panda_check_usable() ?: panda_rr_check_write(true);
 }
 
 int panda_virtual_memory_read(PandaCPU *cpu, target_ptr_t addr, uint8_t *buf,

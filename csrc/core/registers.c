@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "record/record.h"
 #include "core/machine.h"
 #include "qemu/main-loop.h"
 
@@ -93,6 +94,7 @@ int panda_set_pc(PandaCPU *cpu, target_ptr_t pc)
 {
     int status = check_cpu(cpu);
 
+    status = status ?: panda_rr_check_write(false);
     if (status != PANDA_OK) {
         return status;
     }
@@ -234,6 +236,7 @@ int panda_register_write(PandaCPU *cpu, int id, const uint8_t *buf,
     const PandaRegister *reg = find(id);
     int status = check_access(cpu, reg, id, size);
 
+    status = status ?: panda_rr_check_write(false);
     if (status != PANDA_OK) {
         return status;
     }

@@ -14,6 +14,7 @@
 #include "core/guest_clock.h"
 #include "core/listeners.h"
 #include "core/limit.h"
+#include "record/record.h"
 #include "exec/exec-all.h"
 #include "exec/cpu-common.h"
 #include "exec/tb-flush.h"
@@ -71,6 +72,9 @@ void panda_event_enter(CPUState *cs, PandaPlace place, uint64_t pc,
         show_pc(cs, pc);
     }
     qatomic_set(&v->pub.in_callback, 1);
+    if (panda_rr_on()) {
+        panda_count_event();
+    }
 }
 
 static void serve_requests(CPUState *cs, PandaPlace place)

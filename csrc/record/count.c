@@ -99,6 +99,16 @@ int panda_count_exec(CPUState *cs, int64_t budget)
 
 /* ---- the count, as callbacks see it ---- */
 
+void panda_count_event(void)
+{
+    PandaVcpu *v = &panda_vcpu;
+
+    v->pub.rr_guest_instr_count =
+        v->place == PANDA_PLACE_BLOCK_START || v->place == PANDA_PLACE_BLOCK_ASKED
+        /* The whole block is counted, nothing of it has run. */
+        ? panda_count_raw() - v->tb.icount : panda_rr_count();
+}
+
 uint64_t panda_rr_count(void)
 {
     PandaVcpu *v = &panda_vcpu;

@@ -738,7 +738,7 @@ static void do_begin(void *opaque)
     panda_rr_steps = 0;
     g_free(panda_rr_file);
     panda_rr_file = g_strdup(b->path);
-    qatomic_set(&panda_rr_state, PANDA_RR_REPLAY);
+    panda_rr_set_state(PANDA_RR_REPLAY);
 }
 
 #define PATIENCE_MS (600 * 1000)
@@ -766,7 +766,7 @@ static void do_end(void *opaque)
     }
     panda_topology_go_to(0);
     panda_checkpoints_end();
-    qatomic_set(&panda_rr_state, PANDA_RR_OFF);
+    panda_rr_set_state(PANDA_RR_OFF);
     run_on_cpu(cs, stop_counting, RUN_ON_CPU_NULL);
     freeze(false);
     close_recording();

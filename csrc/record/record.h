@@ -19,6 +19,7 @@
 #include "exec/memory.h"
 
 extern PandaRrMode panda_rr_state;
+void panda_rr_set_state(PandaRrMode state);
 
 /* The CPU thread is in cpu_exec(). */
 extern bool panda_rr_in_exec;
@@ -181,6 +182,9 @@ bool panda_maps_active(void);
 /* Why the machine cannot be recorded or replay; NULL if it can (refusal.c). */
 const char *panda_rr_refusal(CPUState *cs);
 
+/* May the host program change the guest's memory, or its registers? */
+int panda_rr_check_write(bool memory);
+
 /* ---- the architectures' part (csrc/arch/<family>_record.c) ---- */
 
 /* Digest of the registers that guest code sees; at rest: between slices. */
@@ -205,6 +209,9 @@ void panda_count_begin(CPUState *cs);
 void panda_count_end(CPUState *cs);
 /* Executed since panda_count_begin(), the block that runs included. */
 uint64_t panda_count_raw(void);
+/* Note the count for the callbacks of the event that begins. */
+void panda_count_event(void);
+
 /* Empty the TLB, and give it the size it has at first. */
 void panda_tlb_forget(CPUState *cs);
 

@@ -56,6 +56,13 @@ static uint64_t epoch;
 static bool failed;
 static char *failure;
 
+void panda_rr_set_state(PandaRrMode state)
+{
+    qatomic_set(&panda_rr_state, state);
+    panda_vcpu.pub.rr_mode = state;
+    panda_vcpu.pub.rr_guest_instr_count = 0;
+}
+
 /* ---- chunks ---- */
 
 static void begin_chunk(void)
@@ -325,7 +332,7 @@ static bool start(const char *path, Error **errp)
     panda_rr_file = g_strdup(path);
     run_on_cpu(cs, start_counting, RUN_ON_CPU_NULL);
     begin_log();
-    qatomic_set(&panda_rr_state, PANDA_RR_RECORD);
+    panda_rr_set_state(PANDA_RR_RECORD);
     panda_gate_open(true);
     if (panda_in_run()) {
         panda_gate_enter_main();
@@ -417,7 +424,7 @@ static bool finish(Error **errp)
     panda_rr_facts.crossings = panda_border_crossings();
     end_chunk();
     add_end();
-    qatomic_set(&panda_rr_state, PANDA_RR_OFF);
+    panda_rr_set_state(PANDA_RR_OFF);
     panda_gate_open(false);
     run_on_cpu(cs, stop_counting, RUN_ON_CPU_NULL);
     ok = panda_saver_end(complete, &panda_rr_facts.file_size, errp);

@@ -1,11 +1,13 @@
 /*
- * Machines that cannot be recorded, and why.
+ * Machines that cannot be recorded, and what cannot be done in a recording.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "record/record.h"
 #include "qom/object.h"
+#include "qemu/main-loop.h"
 #include "system/cpu-timers.h"
+#include "system/runstate.h"
 
 /* Types, or beginnings of them, that reach the guest past QEMU's main loop. */
 static const struct {
@@ -48,4 +50,40 @@ const char *panda_rr_refusal(CPUState *cs)
     }
     object_child_foreach_recursive(object_get_root(), look_at, &why);
     return why ?: panda_arch_rr_refusal(cs);
+}
+
+static bool writes_allowed;
+
+void panda_replay_allow_writes(bool allow)
+{
+    writes_allowed = allow;
+}
+
+int panda_rr_check_write(bool memory)
+{
+    switch (qatomic_read(&panda_rr_state)) {
+    case PANDA_RR_REPLAY:
+        if (writes_allowed) {
+            return PANDA_OK;
+        }
+        return panda_fail(PANDA_ERR_STATE, "the guest's state cannot be "
+                          "changed in a replay, which would differ from its "
+                          "recording from here on; if that is wanted, give "
+                          "allow_writes=True to run_replay() or replay()");
+    case PANDA_RR_RECORD:
+        /* Between two slices it is logged like what a device writes. */
+        if (memory && (!runstate_is_running() || panda_in_main_thread())) {
+            return PANDA_OK;
+        }
+        return panda_fail(PANDA_ERR_STATE, "%s cannot be written while the "
+                          "guest runs and is recorded, as a replay would not "
+                          "know of it", memory ? "memory" : "registers");
+    default:
+        return PANDA_OK;
+    }
+}
+
+int panda_may_write_registers(void)
+{
+    return panda_rr_check_write(false);
 }

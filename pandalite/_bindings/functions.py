@@ -178,6 +178,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_replay_stop_at": (c_int, (c_uint64,)),
     "panda_replay_go_near": (c_int, (c_uint64,)),
     "panda_replay_checkpoint_before": (c_uint64, (c_uint64,)),
+    "panda_replay_allow_writes": (None, (c_bool,)),
+    "panda_may_write_registers": (c_int, ()),
     "panda_replay_end": (c_int, ()),
     "panda_rr_mode": (c_int, ()),
     "panda_rr_count": (c_uint64, ()),
@@ -928,6 +930,14 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_replay_checkpoint_before(self, count: int, /) -> int:
         """Count of the last checkpoint before a count; UINT64_MAX: none."""
+
+    def panda_replay_allow_writes(self, allow: bool, /) -> None:
+        """Whether the host program may change the guest's state in replays, which then differ from
+        their recordings; false at first.
+        """
+
+    def panda_may_write_registers(self) -> int:
+        """Whether registers may be written: PANDA_OK, or PANDA_ERR_STATE."""
 
     def panda_replay_end(self) -> int:
         """Give up the replay, or its state after its end, and reset the machine.

@@ -50,11 +50,13 @@ class PandaCPU(Structure):
     Fields:
         env_ptr: The architecture's register state (QEMU's CPUArchState).
         panda_guest_pc: Exact guest pc of the event being delivered (valid if in_callback).
-        rr_guest_instr_count: Instructions since a recording or replay began; 0 outside of both.
+        rr_guest_instr_count: Instructions since a recording or replay began, before the
+            event's; 0 outside of both (valid if in_callback).
         exception_index: Pending exception number, -1 for none (valid if in_callback).
         cpu_index: Index of this CPU, 0 for the first.
         in_callback: Nonzero while a callback runs on this CPU's thread.
         halted: Nonzero if the CPU waits for an interrupt.
+        rr_mode: Whether the machine is recorded or replays, a PandaRrMode.
     """
 
     env_ptr: int | None
@@ -64,6 +66,7 @@ class PandaCPU(Structure):
     cpu_index: int
     in_callback: int
     halted: int
+    rr_mode: int
 
     _fields_ = (
         ("env_ptr", c_void_p),
@@ -73,6 +76,7 @@ class PandaCPU(Structure):
         ("cpu_index", c_int32),
         ("in_callback", c_uint32),
         ("halted", c_uint32),
+        ("rr_mode", c_uint32),
     )
 
 

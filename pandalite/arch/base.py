@@ -213,6 +213,8 @@ class PandaArch:
             ValueError: if there is no such register, or it cannot hold ``val``.
             StateError: if the register cannot be written at this point.
         """
+        if cpu.rr_mode:
+            self._check(self.panda.lib.panda_may_write_registers())
         try:
             self._file[self._writable[reg]] = val
         except (LookupError, TypeError, ValueError):

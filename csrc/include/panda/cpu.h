@@ -18,7 +18,10 @@ typedef struct PandaCPU {
     void *env_ptr;
     /** Exact guest pc of the event being delivered (valid if in_callback). */
     uint64_t panda_guest_pc;
-    /** Instructions since a recording or replay began; 0 outside of both. */
+    /**
+     * Instructions since a recording or replay began, before the event's; 0
+     * outside of both (valid if in_callback).
+     */
     uint64_t rr_guest_instr_count;
     /** Pending exception number, -1 for none (valid if in_callback). */
     int32_t exception_index;
@@ -28,6 +31,8 @@ typedef struct PandaCPU {
     uint32_t in_callback;
     /** Nonzero if the CPU waits for an interrupt. */
     uint32_t halted;
+    /** Whether the machine is recorded or replays, a PandaRrMode. */
+    uint32_t rr_mode;
 } PandaCPU;
 
 /** A block of translated guest code, as callbacks see it. */

@@ -99,6 +99,15 @@ int panda_replay_go_near(uint64_t count);
 uint64_t panda_replay_checkpoint_before(uint64_t count);
 
 /**
+ * Whether the host program may change the guest's state in replays, which then
+ * differ from their recordings; false at first.
+ */
+void panda_replay_allow_writes(bool allow);
+
+/** Whether registers may be written: PANDA_OK, or PANDA_ERR_STATE. */
+int panda_may_write_registers(void);
+
+/**
  * Give up the replay, or its state after its end, and reset the machine.
  *
  * PANDA_ERR_STATE if there is no replay.
