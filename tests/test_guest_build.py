@@ -9,6 +9,7 @@ import lzma
 import os
 import posixpath
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -24,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import build_guest
 from debian import Archive
-from guestkit import cpio, kernel
+from guestkit import cpio, kernel, source
 from guestkit.modules import Module, index_files
 from project import LIB, BuildError, cache_dir
 
@@ -33,6 +34,13 @@ ARCHES = [
     arch
     for arch in build_guest.architectures()
     if arch in ("x86_64", "i386") or (LIB / "guests" / arch / "manifest.json").exists()
+]
+
+#: The cross compilers of the guests that are compiled from source.
+TOOLCHAINS = [
+    recipe["toolchain"]
+    for recipe in map(build_guest.recipe_of, build_guest.architectures())
+    if "source" in recipe
 ]
 
 
@@ -136,6 +144,27 @@ def test_two_builds_are_equal(tmp_path: Path) -> None:
     assert "initrd.gz" in first
     for name, data in first.items():
         assert data == second[name], f"{name} differs"
+
+
+@pytest.mark.parametrize("toolchain", TOOLCHAINS)
+def test_compiled_code_does_not_tell_its_place(toolchain: str, tmp_path: Path) -> None:
+    # As kbuild compiles the vDSOs of MIPS, where a link leads to the build cache.
+    if shutil.which(f"{toolchain}-gcc") is None:
+        pytest.skip(f"{toolchain}-gcc is not installed")
+    made = []
+    for place in ("one", "an/other"):
+        (tmp_path / place / "tree").mkdir(parents=True)
+        tree = tmp_path / f"link{len(made)}" / "tree"
+        tree.parent.symlink_to(tmp_path / place)
+        (tree / "code.c").write_text("const char *file(void) { return __FILE__; }\n")
+        (tree / "code.S").write_text(".text\n.globl code\ncode: nop\n")
+        command = source.placeless_compiler(toolchain, tree).split()
+        for name, option in (("code.c", "-g"), ("code.S", "-Wa,-gdwarf-2")):
+            words = [*command, option, "-c", name, "-o", f"{name}.o"]
+            subprocess.run(words, cwd=tree, check=True)
+        made.append([(tree / f"code.{kind}.o").read_bytes() for kind in "cS"])
+    assert made[0] == made[1]
+    assert not any(str(tmp_path).encode() in data for data in made[0])
 
 
 def test_second_run_uses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

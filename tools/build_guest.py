@@ -88,7 +88,8 @@ def choose_packages(archive: Archive, recipe: dict[str, Any]) -> dict[str, dict[
     chosen = max(kernels, key=_natural)
     match = re.fullmatch(recipe["kernel"], chosen)
     parts = [p.format(*match.groups()) for p in recipe.get("parts", [])] if match else []
-    return archive.show_all([chosen, *parts, *recipe["packages"]])
+    programs = [*recipe["packages"], *recipe.get("more_packages", [])]
+    return archive.show_all([chosen, *parts, *programs])
 
 
 def open_archive(recipe: dict[str, Any], cache: Path) -> tuple[Archive, dict[str, Any]]:

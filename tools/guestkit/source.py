@@ -28,7 +28,7 @@ from guestkit.deb import Package
 KCONFIG = Path(__file__).parent / "kconfig"
 
 #: To be raised when _Build changes what comes out of it.
-KERNEL_RECIPE, PROGRAMS_RECIPE = "1", "2"
+KERNEL_RECIPE, PROGRAMS_RECIPE = "2", "2"
 
 #: Seconds since 1970 that builds believe it is, so that they are repeatable.
 _DATE = "1700000000"
@@ -148,6 +148,16 @@ def _toolchain_version(recipe: dict[str, Any]) -> str:
     return subprocess.run(command, capture_output=True, text=True).stderr.splitlines()[-1]
 
 
+def placeless_compiler(toolchain: str, tree: Path) -> str:
+    """A compiler's command that writes "." for the directory of the source tree.
+
+    MIPS's vDSOs are compiled with ``-g``: the directory is in their debug
+    information, and so decides their build ids, which stay in the kernel. kbuild
+    passes none of KCFLAGS on to them, but it does use CC.
+    """
+    return f"{toolchain}-gcc -ffile-prefix-map={tree.resolve()}=."
+
+
 def _configs(recipe: dict[str, Any]) -> list[Path]:
     return [KCONFIG / "common.config", KCONFIG / f"{recipe['arch']}.config"]
 
@@ -204,6 +214,7 @@ class _Build:
         fragment = self.scratch / "kernel.config"
         fragment.write_text("".join(p.read_text() for p in _configs(self.recipe)))
         words = [f"ARCH={self.recipe['kernel_arch']}", f"CROSS_COMPILE={self.prefix}"]
+        words.append(f"CC={placeless_compiler(self.recipe['toolchain'], tree)}")
         self._make(tree, *words, f"KCONFIG_ALLCONFIG={fragment}", "allnoconfig")
         self._check_config(tree / ".config", fragment)
         self._make(tree, *words, "vmlinux")
@@ -292,4 +303,4 @@ class _Build:
         }
 
 
-__all__ = ["SourceGuest", "compilers", "ensure"]
+__all__ = ["SourceGuest", "compilers", "ensure", "placeless_compiler"]
