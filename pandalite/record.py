@@ -18,9 +18,7 @@ from .utils import blocking
 class RecordReplay(Lifecycle, Serial, Snapshots):
     """The part of Panda that records and replays."""
 
-    def record(
-        self, recording_name: str | PathLike[str], snapshot_name: str | None = None
-    ) -> None:
+    def record(self, recording_name: str | PathLike[str], snapshot_name: str | None = None) -> None:
         """Begin to record what the guest does, at this moment of the run.
 
         The file, ``<recording_name>.plrec``, is complete after
@@ -110,7 +108,8 @@ class RecordReplay(Lifecycle, Serial, Snapshots):
         Like :meth:`run`: callbacks registered before see the guest do again
         what it did, and they are gone afterwards. The machine must be created
         with the arguments of the one that was recorded; its disks and networks
-        are not used. Afterwards the machine is reset.
+        are not used (:meth:`Panda.from_recording` does without them). Afterwards
+        the machine is reset.
 
         Raises:
             ValueError: there is no such recording.
@@ -118,9 +117,7 @@ class RecordReplay(Lifecycle, Serial, Snapshots):
             ReplayDivergence: the replay did something else than the recording.
             Whatever :meth:`run` raises.
         """
-        path = recordings.recording_path(replaypfx)
-        if not path.is_file():
-            raise ValueError(f"there is no recording {path}: record() makes one")
+        path = recordings.existing(replaypfx)
         try:
             self._run(before=lambda: self._begin_replay(path))
         finally:
