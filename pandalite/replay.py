@@ -201,9 +201,9 @@ class Replay:
 
         # A wide store may begin before the first byte.
         low = max(0, target - 15)
-        callback = panda.cb_phys_mem_after_write(
-            addr=(low, target + size), name="find_last_write"
-        )(note)
+        callback = panda.cb_phys_mem_after_write(addr=(low, target + size), name="find_last_write")(
+            note
+        )
         try:
             self.run_to(end)
         finally:
@@ -253,11 +253,9 @@ class Replays(RecordReplay):
 
         Raises:
             ValueError: there is no such recording, or a bad size.
-            RecordingError: it is damaged, or of another machine.
+            RecordingError: it is damaged, of another machine, or of PANDA.
         """
-        path = recordings.recording_path(name)
-        if not path.is_file():
-            raise ValueError(f"there is no recording {path}: record() makes one")
+        path = recordings.existing(name)
         budget = _bytes(checkpoints)
         if budget < 1 << 20:
             raise ValueError(f"checkpoints={checkpoints!r}: at least 1M")

@@ -68,13 +68,9 @@ def damaged(whole: bytes, numbers: random.Random) -> tuple[str, bytes]:
 
 def mutated(whole: bytes, numbers: random.Random) -> tuple[str, bytes]:
     """Something wrong within a member, whose checksum is right again."""
-    from test_recordings import pack
+    from recording_files import pack, unpack
 
-    from pandalite.recordings.archive import Archive
-
-    source = Path(os.environ["PANDALITE_DAMAGE_FILE"])
-    with Archive(source) as archive:
-        members = [(m.name, archive.read(m)) for m in archive.members]
+    members = list(unpack(Path(os.environ["PANDALITE_DAMAGE_FILE"])).items())
     # What the devices' state is loaded by is QEMU's.
     candidates = [i for i, (name, _) in enumerate(members) if name != "state"]
     logs = [i for i, (name, _) in enumerate(members) if name.startswith("log/")]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from guest import ROOT, TIMEOUT, boot, run_case
+from recording_files import pack, unpack
 
 from pandalite.qcows import qcow2
 from pandalite.recordings.facts import Disk, Recording
@@ -225,12 +226,7 @@ def test_command(tmp_path: Path) -> None:
 
 def _change_a_digest(path: Path) -> None:
     """Make a recording that is well-formed but not true: its end is another."""
-    from test_recordings import pack
-
-    from pandalite.recordings.archive import Archive
-
-    with Archive(path) as archive:
-        parts = {m.name: archive.read(m) for m in archive.members}
+    parts = unpack(path)
     end = json.loads(parts["end.json"])
     end["ram_digest"] = f"{int(end['ram_digest'], 16) ^ 1:016x}"
     parts["end.json"] = json.dumps(end).encode()

@@ -8,17 +8,17 @@ import json
 import re
 import struct
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from recording_files import pack
 
 from pandalite import DamagedRecordingError, RecordingError
 from pandalite import __main__ as command
 from pandalite.recordings import existing, read_recording, recording_path, verify
-from pandalite.recordings.archive import Archive, Member, directory
+from pandalite.recordings.archive import Archive
 
 PAGE = 4096
 
@@ -129,21 +129,6 @@ def members(**changes: Any) -> dict[str, bytes]:
         "log/000001": CHUNKS[1],
         "end.json": json.dumps(END).encode(),
     }
-
-
-def pack(parts: dict[str, bytes] | list[tuple[str, bytes]]) -> bytes:
-    """The archive of members."""
-    out = bytearray()
-    listed = []
-    for name, data in parts.items() if isinstance(parts, dict) else parts:
-        stream = zlib.compressobj(1, zlib.DEFLATED, -15)
-        packed = stream.compress(data) + stream.flush()
-        member = Member(name, len(out), zlib.crc32(data), len(packed), len(data))
-        listed.append(member)
-        facts = (member.crc, member.packed, member.size, len(name), 0)
-        out += struct.pack("<IHHHHHIIIHH", 0x04034B50, 45, 0, 8, 0, 0x21, *facts)
-        out += name.encode() + packed
-    return bytes(out) + directory(listed)
 
 
 @pytest.fixture
