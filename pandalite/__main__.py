@@ -10,6 +10,10 @@ __all__ = ["main"]
 #: Command -> what it does. Commands with a module of their own are run by its name.
 COMMANDS = {
     "doctor": "check whether pandalite works on this machine, and say what to do if not",
+    "record": "record a command in a guest's shell",
+    "replay": "replay a recording",
+    "info": "say what a recording is of",
+    "verify": "check a recording's file",
 }
 MODULES = {
     "pandalite.qcows": "list, fetch, check and delete guest images",
@@ -51,6 +55,10 @@ def main(arguments: Sequence[str]) -> int:
         from .doctor import main as doctor
 
         return doctor(arguments[1:])
+    if arguments[0] in COMMANDS:
+        from .recordings.cli import main as recordings
+
+        return recordings(arguments[0], arguments[1:])
     print(f"pandalite: {arguments[0]!r} is no command\n\n{usage()}", file=sys.stderr)
     return 2
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from .errors import MachineError, UnsupportedFeatureError
 
+#: The id of the console's character device.
+CONSOLE = "pandalite-serial"
+
 #: Options that would turn the host process into something else.
 _REFUSED = {
     "daemonize": "it would fork the Python process",
@@ -110,8 +113,8 @@ def machine_arguments(
         words += ["-L", directory]
     words += [*disk, *extra, "-m", mem]
     if serial_fd is not None:
-        words += ["-chardev", f"socket,id=pandalite-serial,fd={serial_fd}"]
-        words += ["-serial", "chardev:pandalite-serial"]
+        words += ["-chardev", f"socket,id={CONSOLE},fd={serial_fd}"]
+        words += ["-serial", f"chardev:{CONSOLE}"]
     terminal = raw_monitor and "nographic" in names
     if not terminal and not names & {"monitor", "mon"}:
         words += ["-monitor", "none"]

@@ -13,6 +13,7 @@ __all__ = [
     "CallbackSignatureError",
     "ConsoleError",
     "CoreLibraryError",
+    "DamagedRecordingError",
     "GuestCoreError",
     "GuestFault",
     "GuestMemoryError",
@@ -22,6 +23,8 @@ __all__ = [
     "ImageError",
     "MachineError",
     "PandaError",
+    "RecordingError",
+    "ReplayDivergence",
     "SnapshotError",
     "SnapshotMismatchError",
     "StateError",
@@ -124,6 +127,28 @@ class SnapshotMismatchError(SnapshotError, RuntimeError):
 
 class RecordingError(PandaError, RuntimeError):
     """A recording cannot be made, written, read or replayed."""
+
+
+class DamagedRecordingError(RecordingError):
+    """A recording is not what was written.
+
+    Attributes:
+        path: its file.
+        member: name of the part of the file that is damaged; "" if that is not known.
+        offset: where in the file that part begins.
+        problem: what is wrong with it, in words.
+    """
+
+    def __init__(self, path: str, member: str, offset: int, problem: str) -> None:
+        where = f"its member {member}, at byte {offset}" if member else f"at byte {offset}"
+        super().__init__(
+            f"the recording {path} is damaged, {where}: {problem}. Take it from where it was "
+            "copied from, or record again."
+        )
+        self.path = path
+        self.member = member
+        self.offset = offset
+        self.problem = problem
 
 
 class ReplayDivergence(RecordingError):

@@ -76,6 +76,8 @@ class Lifecycle(Callbacks):
         self._stop_wanted = False
         self._vcpu_ident: int | None = None
         self._serial_socket: socket.socket | None = None
+        #: Needed until the machine exists.
+        self._temporary_files: list[Path] = []
         self._retired_callbacks: list[dict[str, Any]] = []
         self._main_loop_calls: list[Any] = []
         self.athread = AsyncThread(self.running, on_exception=self._queued_function_failed)
@@ -116,6 +118,7 @@ class Lifecycle(Callbacks):
             if disk is not None:
                 # QEMU has it open, or never will: nothing is left behind.
                 Path(disk).unlink()
+            self._delete_temporary_files()
         if status < 0:
             error = self._machine_error(str(self._error(status)))
             self._dead = True
@@ -129,6 +132,10 @@ class Lifecycle(Callbacks):
         self.arch.attach()
         if self.serial_console is not None and self._serial_socket is not None:
             self.serial_console.connect(self._serial_socket)
+
+    def _delete_temporary_files(self) -> None:
+        while self._temporary_files:
+            self._temporary_files.pop().unlink(missing_ok=True)
 
     def _private_disk(self) -> str | None:
         """A disk on top of a shared image for this machine alone; None if not shared."""
@@ -502,6 +509,7 @@ class Lifecycle(Callbacks):
         if self._finished:
             return 0
         self._finished = True
+        self._delete_temporary_files()
         self.libpanda.panda_set_console_fd(-1)
         self.athread.stop(timeout=QUEUE_PATIENCE, discard=True)
         status = self.libpanda.panda_finish()

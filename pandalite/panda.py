@@ -142,6 +142,46 @@ class Panda(Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Un
                 _release_process(self)
                 raise
 
+    @classmethod
+    def from_recording(cls, name: str | PathLike[str], **kwargs: Any) -> Panda:
+        """A Panda with the machine that a recording was made on, for :meth:`run_replay`.
+
+        It needs the recording alone: what the machine was connected to - disk
+        images, networks, files - is replaced by nothing, so it is of no use but
+        for replays.
+
+        Args:
+            name: as for :meth:`run_replay`.
+            kwargs: further arguments of :class:`Panda`; those that make the
+                machine are the recording's.
+
+        Raises:
+            ValueError: there is no such recording, or an argument is the recording's.
+            RecordingError: it is damaged, of a newer version, or of PANDA.
+            Whatever :class:`Panda` raises.
+        """
+        from .recordings import machine, read_recording
+
+        machine.check_arguments(kwargs)
+        recording = read_recording(name)
+        made = machine.machine_of(recording, console=kwargs.get("expect_prompt") is not None)
+        words, files = machine.stand_ins(made)
+        extra = arguments.split_extra_args(kwargs.pop("extra_args", None))
+        try:
+            panda = cls(
+                arch=made.arch,
+                mem=made.mem or str(recording.ram_size >> 20),
+                extra_args=[*made.extra_args, *words, *extra],
+                **kwargs,
+            )
+        except BaseException:
+            for path in files:
+                path.unlink()
+            raise
+        panda._temporary_files += files
+        panda.endianness = recording.byte_order or panda.endianness
+        return panda
+
     def _load(self, libpanda_path: str | PathLike[str] | None) -> None:
         self.libpanda = loader.load(self.arch_name, libpanda_path)
         self.libpanda_path = str(self.libpanda.path)

@@ -108,7 +108,8 @@ class RecordReplay(Lifecycle, Serial, Snapshots):
         Like :meth:`run`: callbacks registered before see the guest do again
         what it did, and they are gone afterwards. The machine must be created
         with the arguments of the one that was recorded; its disks and networks
-        are not used. Afterwards the machine is reset.
+        are not used (:meth:`Panda.from_recording` does without them). Afterwards
+        the machine is reset.
 
         Args:
             replaypfx: the recording, as for :meth:`record`.
@@ -122,9 +123,7 @@ class RecordReplay(Lifecycle, Serial, Snapshots):
             ReplayDivergence: the replay did something else than the recording.
             Whatever :meth:`run` raises.
         """
-        path = recordings.recording_path(replaypfx)
-        if not path.is_file():
-            raise ValueError(f"there is no recording {path}: record() makes one")
+        path = recordings.existing(replaypfx)
         self.libpanda.panda_replay_allow_writes(allow_writes)
         try:
             self._run(before=lambda: self._begin_replay(path))

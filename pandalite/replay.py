@@ -253,11 +253,9 @@ class Replays(RecordReplay):
 
         Raises:
             ValueError: there is no such recording, or a bad size.
-            RecordingError: it is damaged, or of another machine.
+            RecordingError: it is damaged, of another machine, or of PANDA.
         """
-        path = recordings.recording_path(name)
-        if not path.is_file():
-            raise ValueError(f"there is no recording {path}: record() makes one")
+        path = recordings.existing(name)
         budget = _bytes(checkpoints)
         if budget < 1 << 20:
             raise ValueError(f"checkpoints={checkpoints!r}: at least 1M")

@@ -216,7 +216,7 @@ def test_callback_errors():
     for name in ("enable", "disable", "enabled"):
         check(name, "RuntimeError", "nosuch")
     check("delete", "ValueError", "nosuch")
-    check("record", "UnsupportedFeatureError", "record and replay")
+    check("record", "StateError", "no machine")
     check("hook", "UnsupportedFeatureError", "hooks")
     check("ffi", "UnsupportedFeatureError", "ctypes")
     check("blocking", "BlockingCallError", "Blocking function run in main thread")

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from guest import ROOT, boot, run_case
+from recording_files import pack, unpack
 from replays import Trace, record_commands, record_from_snapshot, replay, report_of
 
 from pandalite._bindings.arches import ARCHITECTURES
@@ -385,14 +386,11 @@ def case_divergence(path: str) -> list[Any]:
 
 def rewrite_log(path: Path) -> None:
     """Change a byte in the middle of the log, with checksums that are right."""
-    with zipfile.ZipFile(path) as old:
-        members = [(i, old.read(i)) for i in old.infolist()]
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as new:
-        for info, data in members:
-            if info.filename == "log/000000":
-                middle = len(data) // 2
-                data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-            new.writestr(info.filename, data)
+    parts = unpack(path)
+    data = parts["log/000000"]
+    middle = len(data) // 2
+    parts["log/000000"] = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+    path.write_bytes(pack(parts))
 
 
 def test_manifest(tmp_path: Path) -> None:

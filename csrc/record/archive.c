@@ -18,6 +18,7 @@
 #define WHERE64_MAGIC 0x07064b50u
 #define END_MAGIC     0x06054b50u
 #define LOCAL_SIZE    30
+#define END_SIZE      22
 #define DEFLATED      8
 /* No member is near it: they are made of chunks. */
 #define MEMBER_MAX    (1u << 30)
@@ -169,13 +170,15 @@ bool panda_archive_add(PandaArchiveWriter *w, const char *name,
     return true;
 }
 
-static bool put_directory(PandaArchiveWriter *w, Error **errp)
+/* What follows the members of an archive that was finished. */
+static GByteArray *make_directory(const GArray *members, uint64_t begin)
 {
-    uint64_t begin = w->at, n = w->members->len, size;
+    GByteArray *out = g_byte_array_new();
+    uint64_t n = members->len, size;
     uint8_t buffer[128], *p;
 
     for (unsigned i = 0; i < n; i++) {
-        Member *m = &g_array_index(w->members, Member, i);
+        Member *m = &g_array_index(members, Member, i);
 
         p = put32(buffer, CENTRAL_MAGIC);
         p = put16(p, 45);
@@ -185,19 +188,15 @@ static bool put_directory(PandaArchiveWriter *w, Error **errp)
         p = put16(p, 0);
         p = put32(p, 0);
         p = put32(p, UINT32_MAX);
-        if (!put(w, buffer, p - buffer, errp)
-            || !put(w, m->name, strlen(m->name), errp)) {
-            return false;
-        }
+        g_byte_array_append(out, buffer, p - buffer);
+        g_byte_array_append(out, (uint8_t *)m->name, strlen(m->name));
         /* The offset, where it may be large. */
         p = put16(buffer, 1);
         p = put16(p, 8);
         p = put64(p, m->offset);
-        if (!put(w, buffer, p - buffer, errp)) {
-            return false;
-        }
+        g_byte_array_append(out, buffer, p - buffer);
     }
-    size = w->at - begin;
+    size = out->len;
     p = put32(buffer, END64_MAGIC);
     p = put64(p, 44);
     p = put16(p, 45);
@@ -220,7 +219,15 @@ static bool put_directory(PandaArchiveWriter *w, Error **errp)
     p = put32(p, UINT32_MAX);
     p = put32(p, UINT32_MAX);
     p = put16(p, 0);
-    return put(w, buffer, p - buffer, errp);
+    g_byte_array_append(out, buffer, p - buffer);
+    return out;
+}
+
+static bool put_directory(PandaArchiveWriter *w, Error **errp)
+{
+    g_autoptr(GByteArray) directory = make_directory(w->members, w->at);
+
+    return put(w, directory->data, directory->len, errp);
 }
 
 static void free_writer(PandaArchiveWriter *w)
@@ -286,13 +293,14 @@ static bool get(const PandaArchive *a, uint64_t at, void *buffer, size_t size)
     return true;
 }
 
-/* Is there a directory at the end, so that the archive was finished? */
-static bool was_finished(const PandaArchive *a, uint64_t size)
+/* Is a header one that the writer makes? */
+static bool is_ours(const uint8_t *header, const Member *m, uint16_t name)
 {
-    uint8_t end[22];
+    uint8_t expected[LOCAL_SIZE];
 
-    return size >= sizeof(end) && get(a, size - sizeof(end), end, sizeof(end))
-        && ldl_le_p(end) == END_MAGIC;
+    put_facts(put32(expected, LOCAL_MAGIC), m, 0);
+    stw_le_p(expected + 26, name);
+    return !memcmp(header, expected, LOCAL_SIZE);
 }
 
 /* Walk the members; returns where they end. */
@@ -301,20 +309,21 @@ static uint64_t find_members(PandaArchive *a, uint64_t size)
     uint8_t h[LOCAL_SIZE];
     uint64_t at = 0;
 
-    while (get(a, at, h, sizeof(h)) && ldl_le_p(h) == LOCAL_MAGIC) {
+    while (get(a, at, h, sizeof(h))) {
         Member m = {
-            .offset = at, .crc = ldl_le_p(h + 14), .packed = ldl_le_p(h + 18),
-            .size = ldl_le_p(h + 22),
+            .name = (char *)"", .offset = at, .crc = ldl_le_p(h + 14),
+            .packed = ldl_le_p(h + 18), .size = ldl_le_p(h + 22),
         };
         uint16_t name = lduw_le_p(h + 26);
         uint64_t next = at + LOCAL_SIZE + name + m.packed;
 
-        if (lduw_le_p(h + 8) != DEFLATED || lduw_le_p(h + 28) || name > 64
-            || m.size >= MEMBER_MAX || m.packed >= MEMBER_MAX || next > size) {
+        if (!is_ours(h, &m, name) || name > 64 || m.size >= MEMBER_MAX
+            || m.packed >= MEMBER_MAX || next > size) {
             break;
         }
         m.name = g_malloc0(name + 1);
-        if (!get(a, at + LOCAL_SIZE, m.name, name)) {
+        if (!get(a, at + LOCAL_SIZE, m.name, name)
+            || strlen(m.name) != name) {
             g_free(m.name);
             break;
         }
@@ -324,11 +333,45 @@ static uint64_t find_members(PandaArchive *a, uint64_t size)
     return at;
 }
 
+/*
+ * Look at what follows the members: the directory. Of an archive that was cut
+ * off it is as much of the directory as was written, or, before the last
+ * member, anything: what was written of the next one.
+ */
+static bool check_rest(PandaArchive *a, uint64_t at, uint64_t size,
+                       Error **errp)
+{
+    g_autoptr(GByteArray) directory = make_directory(a->members, at);
+    size_t n = MIN(size - at, directory->len);
+    g_autofree uint8_t *rest = g_malloc(n + 1);
+    uint8_t end[END_SIZE];
+    bool same, ended;
+
+    if (!get(a, at, rest, n)) {
+        error_setg_errno(errp, errno, "cannot read the recording %s", a->path);
+        return false;
+    }
+    same = !memcmp(rest, directory->data, n);
+    if (same && size - at == directory->len) {
+        return true;
+    }
+    ended = size >= END_SIZE && get(a, size - END_SIZE, end, END_SIZE)
+        && ldl_le_p(end) == END_MAGIC;
+    if (ended || (panda_archive_find(a, PANDA_ARCHIVE_LAST) >= 0
+                  && (!same || size - at > directory->len))) {
+        error_setg(errp, "the recording %s is damaged after its member %s, at "
+                   "byte %" PRIu64, a->path,
+                   panda_archive_name(a, a->members->len - 1), at);
+        return false;
+    }
+    a->cut = true;
+    return true;
+}
+
 PandaArchive *panda_archive_open(const char *path, Error **errp)
 {
     PandaArchive *a;
     struct stat facts;
-    uint8_t word[4];
     uint64_t end;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
 
@@ -346,14 +389,7 @@ PandaArchive *panda_archive_open(const char *path, Error **errp)
     end = find_members(a, facts.st_size);
     if (!a->members->len) {
         error_setg(errp, "%s is no recording", path);
-    } else if (!was_finished(a, facts.st_size)) {
-        a->cut = true;
-        return a;
-    } else if (!get(a, end, word, sizeof(word))
-               || ldl_le_p(word) != CENTRAL_MAGIC) {
-        error_setg(errp, "the recording %s is damaged after its member %u, at "
-                   "byte %" PRIu64, path, a->members->len, end);
-    } else {
+    } else if (check_rest(a, end, facts.st_size, errp)) {
         return a;
     }
     panda_archive_close(a);

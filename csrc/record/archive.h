@@ -9,6 +9,9 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 
+/* The member that is written last. */
+#define PANDA_ARCHIVE_LAST "end.json"
+
 typedef struct PandaArchiveWriter PandaArchiveWriter;
 typedef struct PandaArchive PandaArchive;
 

@@ -597,11 +597,15 @@ static bool read_end(Error **errp)
     const char *digest;
 
     panda_rr_facts.cut_off = panda_archive_is_cut(archive)
-        && panda_archive_find(archive, "end.json") < 0;
+        && panda_archive_find(archive, PANDA_ARCHIVE_LAST) < 0;
     if (panda_rr_facts.cut_off) {
-        return true;
+        /* All of RAM is there if something follows it. */
+        if (!chunks->len) {
+            error_setg(errp, "the recording is cut off before it begins");
+        }
+        return chunks->len;
     }
-    end = read_json("end.json", errp);
+    end = read_json(PANDA_ARCHIVE_LAST, errp);
     if (!end) {
         return false;
     }
@@ -673,7 +677,7 @@ static bool load_state(Error **errp)
     size_t n;
 
     if (i < 0) {
-        error_setg(errp, "the recording is cut off before it begins");
+        error_setg(errp, "the recording has no state");
         return false;
     }
     data = panda_archive_read(archive, i, &n, errp);

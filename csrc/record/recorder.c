@@ -27,6 +27,7 @@
 #include "qobject/qstring.h"
 #include "qobject/qnum.h"
 #include "qobject/qjson.h"
+#include "system/block-backend.h"
 #include "system/runstate.h"
 #include "block/thread-pool.h"
 
@@ -206,6 +207,23 @@ static void add_json(const char *name, QDict *d)
     qobject_unref(d);
 }
 
+/* What a replay puts in the place of the disk images. */
+static QList *list_disks(void)
+{
+    QList *disks = qlist_new();
+
+    for (BlockBackend *blk = blk_all_next(NULL); blk; blk = blk_all_next(blk)) {
+        BlockDriverState *bs = blk_bs(blk);
+        QDict *disk = qdict_new();
+
+        put_str(disk, "name", blk_name(blk));
+        put_str(disk, "node", bs ? bdrv_get_node_name(bs) : "");
+        qdict_put_int(disk, "size", bs ? MAX(0, blk_getlength(blk)) : 0);
+        qlist_append(disks, disk);
+    }
+    return disks;
+}
+
 static void add_manifest(void)
 {
     QDict *d = qdict_new();
@@ -231,6 +249,9 @@ static void add_manifest(void)
     put_str(d, "machine", MACHINE_GET_CLASS(current_machine)->name);
     put_str(d, "cpu", object_get_typename(OBJECT(panda_vcpu.cs)));
     qdict_put_int(d, "ram_size", current_machine->ram_size);
+    /* Some CPUs have both: that of the guest at this moment. */
+    put_str(d, "byte_order",
+            cpu_virtio_is_big_endian(panda_vcpu.cs) ? "big" : "little");
     put_str(d, "core_version", PANDALITE_VERSION);
     put_str(d, "qemu_version", QEMU_VERSION);
     panda_machine_args(&argv, &argc);
@@ -246,6 +267,7 @@ static void add_manifest(void)
         qlist_append(blocks, block);
     }
     qdict_put(d, "blocks", blocks);
+    qdict_put(d, "disks", list_disks());
     qdict_put_int(d, "ram_parts", RAM_PARTS);
     qdict_put_int(d, "epoch", 1 << PANDA_EPOCH_BITS);
     add_json("manifest.json", d);
@@ -263,7 +285,7 @@ static void add_end(void)
     qdict_put_int(d, "crossings", panda_border_crossings());
     qdict_put_int(d, "chunks", chunk_number);
     put_str(d, "ram_digest", digest);
-    add_json("end.json", d);
+    add_json(PANDA_ARCHIVE_LAST, d);
 }
 
 static void start_counting(CPUState *cs, run_on_cpu_data data)

@@ -1,29 +1,16 @@
-"""What is known of a recording, and how recordings and replays fail."""
+"""What the core tells of a recording or replay, and how they fail."""
 
 from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._bindings.structs import PandaRrReport
-from .errors import RecordingError, ReplayDivergence
+from .._bindings.structs import PandaRrReport
+from ..errors import RecordingError, ReplayDivergence
 
 if TYPE_CHECKING:
-    from ._bindings.loader import CoreLibrary
-
-#: How the file of a recording is called.
-SUFFIX = ".plrec"
-
-
-def recording_path(name: str | PathLike[str]) -> Path:
-    """The file of a recording: the name, with the suffix if it has none."""
-    path = Path(name)
-    if path.suffix == SUFFIX or path.name.endswith(SUFFIX + ".part"):
-        return path
-    return path.with_name(path.name + SUFFIX)
+    from .._bindings.loader import CoreLibrary
 
 
 @dataclass(frozen=True)
