@@ -56,7 +56,7 @@ static unsigned ram_check;
 static uint64_t ram_digest;
 
 /* The slice that is played. */
-static bool have_slice, slice_ran, slice_entered;
+static bool have_slice, slice_ran, slice_entered, slice_checked;
 static uint64_t slice_count, slice_steps;
 static uint32_t slice_digest;
 static PandaLogCursor pause_cursor;
@@ -189,7 +189,7 @@ void panda_player_go_to(const PandaPosition *p)
     slice_steps = p->slice_steps;
     slice_digest = p->slice_digest;
     slice_ran = p->slice_ran;
-    slice_entered = false;
+    slice_entered = slice_checked = false;
     have_slice = true;
     epoch = panda_count_raw() >> PANDA_EPOCH_BITS;
 }
@@ -234,7 +234,7 @@ static bool read_slice(void)
     }
     panda_player_calls = (PandaLogCursor) { bytes, bytes + n };
     pause_cursor = body;
-    slice_entered = false;
+    slice_entered = slice_checked = false;
     have_slice = true;
     panda_border_slice(panda_count_raw());
     return true;
@@ -304,9 +304,10 @@ static bool check_slice(CPUState *cs)
 {
     uint32_t digest;
 
-    if (!slice_ran || panda_player_failed) {
+    if (!slice_ran || slice_checked || panda_player_failed) {
         return !panda_player_failed;
     }
+    slice_checked = true;
     if (!panda_log_at_end(&panda_player_calls)) {
         panda_player_diverged("in the recording devices were accessed once "
                               "more");
@@ -419,7 +420,10 @@ int panda_player_exec(CPUState *cs)
     }
     if (!panda_player_failed) {
         play(cs);
-        arrived(cs);
+        /* At once: work that was queued for the CPU may change it. */
+        if (arrived(cs)) {
+            check_slice(cs);
+        }
     }
     if (panda_player_failed) {
         end_replay(cs);
