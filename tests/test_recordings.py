@@ -96,6 +96,9 @@ ENTRIES = b"".join(
         entry(13, 1, 5, 6, 7),
         entry(13, 2),
         entry(13, 3, 24),
+        entry(14, 4, string(b"ide0-hd0"), 512, 0x1000, 1024),
+        entry(15, 1, string(b"net0"), string(b"a packet")),
+        entry(16, 0, string(b"serial0"), string(b"ls")),
         entry(3, 0, 1, 0, 1),
     ]
 )

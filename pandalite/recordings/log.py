@@ -17,20 +17,24 @@ __all__ = ["Chunk", "Malformed", "check_chunk", "read_chunk"]
 READ, WRITE, VALUE, BYTES = range(1, 5)
 # Effects of devices:
 MEMORY, LINES, LINES_KICK, REGION, RESET, TOPOLOGY, NEW_REGION, FLUSH, ARCH = range(5, 14)
+# For who reads the recording:
+DISK, PACKET, SERIAL = range(14, 17)
 
-#: How many numbers follow an entry's kind, whether a string of bytes comes then, and
-#: how many bytes more.
+#: What follows an entry's kind: numbers (n), strings of bytes (s), bytes (b).
 _SHAPES = {
-    READ: (5, False, 1),
-    WRITE: (5, False, 1),
-    VALUE: (4, False, 0),
-    BYTES: (2, True, 0),
-    MEMORY: (2, True, 0),
-    REGION: (0, True, 0),
-    RESET: (0, True, 0),
-    TOPOLOGY: (5, False, 0),
-    NEW_REGION: (4, True, 0),
-    FLUSH: (1, False, 0),
+    READ: "nnnnnb",
+    WRITE: "nnnnnb",
+    VALUE: "nnnn",
+    BYTES: "nns",
+    MEMORY: "nns",
+    REGION: "s",
+    RESET: "s",
+    TOPOLOGY: "nnnnn",
+    NEW_REGION: "nnnns",
+    FLUSH: "n",
+    DISK: "nsnnn",
+    PACKET: "nss",
+    SERIAL: "nss",
 }
 #: An entry of a call: its first number is how many instructions it comes after the
 #: last one.
@@ -210,7 +214,7 @@ def _check_effect(
 
 
 def _entries(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, Sequence[int], int]]:
-    """The entries from a place to another: kind, place, numbers, size of the bytes."""
+    """The entries from a place to another: kind, place, numbers, size of the last string."""
     while at < end:
         begin = at
         kind = data[at]
@@ -221,17 +225,20 @@ def _entries(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, Sequenc
         if shape is None:
             at = _skip_special(data, begin, kind)
         else:
-            count, string, more = shape
-            for _ in range(count):
+            for part in shape:
+                if part == "b":
+                    at += 1
+                    continue
                 value = data[at] if at < end else 0x80
                 if value < 0x80:
                     at += 1
                 else:
                     value, at = number(data, at)
-                numbers.append(value)
-            if string:
-                size, at = number(data, at)
-            at += size + more
+                if part == "n":
+                    numbers.append(value)
+                else:
+                    size = value
+                    at += size
         if at > end:
             raise Malformed(f"the entry at byte {begin}, of kind {kind}, goes beyond its slice")
         yield kind, begin, numbers, size
