@@ -134,6 +134,12 @@ static void cpu_exec_exit(CPUState *cs)
     }
 }
 
+/*
+ * An interrupt is being delivered: what some architectures call for that, they
+ * call for exceptions too.
+ */
+bool panda_delivering_interrupt;
+
 /* The big lock is held. */
 static bool cpu_exec_interrupt(CPUState *cs, int request)
 {
@@ -142,6 +148,9 @@ static bool cpu_exec_interrupt(CPUState *cs, int request)
     bool kernel = false;
     bool taken;
 
+    if (panda_rr_replaying() && !panda_player_interrupts(cs)) {
+        return false;
+    }
     /* While the registers are still those of the code that is left. */
     panda_block_finish_early(cs);
     panda_branch_interrupted(cs);
@@ -149,9 +158,11 @@ static bool cpu_exec_interrupt(CPUState *cs, int request)
         pc = panda_arch_get_pc(cs);
         kernel = panda_arch_in_kernel(cs);
     }
+    panda_delivering_interrupt = true;
     taken = real_ops->cpu_exec_interrupt(cs, request);
+    panda_delivering_interrupt = false;
     if (taken && panda_rr_on()) {
-        panda_rr_step(cs);
+        panda_rr_step(cs, true);
     }
     if (taken && streamed) {
         panda_stream_exception(pc, kernel, request, true);
@@ -162,8 +173,8 @@ static bool cpu_exec_interrupt(CPUState *cs, int request)
 static void do_interrupt(CPUState *cs)
 {
     real_ops->do_interrupt(cs);
-    if (panda_rr_on()) {
-        panda_rr_step(cs);
+    if (panda_rr_on() && !panda_delivering_interrupt) {
+        panda_rr_step(cs, false);
     }
 }
 

@@ -40,6 +40,8 @@ bool __wrap_replay_exception(void)
 {
     CPUState *cs = current_cpu;
 
+    /* If one was, it was left for this exception. */
+    panda_delivering_interrupt = false;
     /* While the registers are still those of the block that was left. */
     panda_block_finish_early(cs);
     panda_branch_interrupted(cs);

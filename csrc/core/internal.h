@@ -231,6 +231,9 @@ static inline bool panda_place_in_block(PandaPlace place)
         || place == PANDA_PLACE_HELPER;
 }
 
+/* The CPU delivers an interrupt to the guest (cpu_events.c). */
+extern bool panda_delivering_interrupt;
+
 /* Begin and end the delivery of an event on the CPU thread. */
 void panda_event_enter(CPUState *cs, PandaPlace place, uint64_t pc,
                        uintptr_t ra);

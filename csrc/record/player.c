@@ -57,6 +57,8 @@ static uint64_t ram_digest;
 
 /* The slice that is played. */
 static bool have_slice, slice_ran, slice_entered, slice_checked;
+/* It ended as an interrupt was delivered. */
+static bool slice_interrupted;
 static uint64_t slice_count, slice_steps;
 static uint32_t slice_digest;
 static PandaLogCursor pause_cursor;
@@ -161,6 +163,7 @@ void panda_player_position(PandaPosition *p)
         .pause_end = pause_cursor.end - chunk_data,
         .slice_count = slice_count, .slice_steps = slice_steps,
         .slice_digest = slice_digest, .slice_ran = slice_ran,
+        .slice_interrupted = slice_interrupted,
     };
 }
 
@@ -189,6 +192,7 @@ void panda_player_go_to(const PandaPosition *p)
     slice_steps = p->slice_steps;
     slice_digest = p->slice_digest;
     slice_ran = p->slice_ran;
+    slice_interrupted = p->slice_interrupted;
     slice_entered = slice_checked = false;
     have_slice = true;
     epoch = panda_count_raw() >> PANDA_EPOCH_BITS;
@@ -216,13 +220,16 @@ static bool read_slice(void)
 {
     PandaLogCursor body;
     const uint8_t *bytes;
+    unsigned flags;
     size_t n;
 
     bytes = panda_log_get_string(&chunk, &n);
     body = (PandaLogCursor) { bytes, bytes + (bytes ? n : 0) };
     slice_count = panda_count_raw() + panda_log_get(&body);
     slice_steps = panda_rr_steps + panda_log_get(&body);
-    slice_ran = panda_log_get(&body);
+    flags = panda_log_get(&body);
+    slice_ran = flags & PANDA_SLICE_RAN;
+    slice_interrupted = flags & PANDA_SLICE_INTERRUPTED;
     if (slice_ran && (bytes = panda_log_get_bytes(&body, 4))) {
         memcpy(&slice_digest, bytes, 4);
     }
@@ -254,15 +261,49 @@ static bool next_slice(void)
 
 /* ---- playing ---- */
 
-/* An interrupt or exception was delivered: is the slice's place near? */
-void panda_rr_step(CPUState *cs)
+/* Exceptions that are yet to come in the slice. */
+static bool exceptions_come(void)
 {
-    panda_rr_steps++;
-    if (panda_rr_replaying() && have_slice && panda_rr_steps == slice_steps) {
+    return panda_rr_steps + slice_interrupted < slice_steps;
+}
+
+void panda_player_step(CPUState *cs)
+{
+    if (have_slice && !exceptions_come()) {
         /* From here on the place is known by its instructions. */
         qatomic_set(&cs->exit_request, true);
         qatomic_set(&cs->neg.icount_decr.u16.high, -1);
     }
+}
+
+/*
+ * The CPU looks for interrupts. In the recording it did so at other places
+ * too, but one was delivered only at the end of a slice; and if looking asked
+ * a device, the answer is next in the log.
+ */
+bool panda_player_interrupts(CPUState *cs)
+{
+    uint64_t count = panda_count_raw();
+    PandaLogCursor next = panda_player_calls;
+    const uint8_t *kind;
+
+    if (panda_player_failed || !have_slice) {
+        return false;
+    }
+    if (slice_interrupted && count == slice_count
+        && panda_rr_steps + 1 == slice_steps) {
+        return true;
+    }
+    while ((kind = panda_log_at_end(&next) ? NULL
+                                           : panda_log_get_bytes(&next, 1))
+           && (*kind == PANDA_ENTRY_LINES
+               || *kind == PANDA_ENTRY_LINES_KICK)) {
+        for (uint64_t n = ctpop64(panda_log_get(&next)); n; n--) {
+            panda_log_get(&next);
+        }
+    }
+    return kind && *kind == PANDA_ENTRY_VALUE
+        && panda_border.count + panda_log_get(&next) == count;
 }
 
 static void apply_pause(CPUState *cs)
@@ -375,10 +416,10 @@ static void play(CPUState *cs)
     uint64_t count = panda_count_raw();
     int64_t budget = slice_count - count;
 
-    if (slice_steps > panda_rr_steps) {
+    if (exceptions_come()) {
         /*
-         * It ends with a step or after it: the block that leads to it must
-         * not be cut short, as it was not in the recording.
+         * It ends with one or after it: the block that leads to it must not be
+         * cut short, as it was not in the recording.
          */
         budget += BLOCK_MAX;
     }

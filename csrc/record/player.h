@@ -24,6 +24,9 @@ void panda_player_diverged(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 /* Devices stand still: the machine replays. */
 bool panda_player_frozen(void);
 
+/* An interrupt or exception was delivered. */
+void panda_player_step(CPUState *cs);
+
 /* A device has written to memory: none should run. */
 void panda_player_stray_write(MemoryRegion *mr);
 
@@ -36,7 +39,7 @@ typedef struct PandaPosition {
     size_t next_slice, calls, calls_end, pause, pause_end;
     uint64_t slice_count, slice_steps;
     uint32_t slice_digest;
-    bool slice_ran;
+    bool slice_ran, slice_interrupted;
 } PandaPosition;
 
 void panda_player_position(PandaPosition *position);

@@ -173,8 +173,10 @@ void panda_line_set(CPUState *cs, unsigned i, uint64_t value);
 /* Something outside of this side called cpu_interrupt(). */
 extern bool panda_lines_kicked;
 
-/* An interrupt or exception was delivered (player.c). */
-void panda_rr_step(CPUState *cs);
+/* An interrupt or exception was delivered (recorder.c). */
+void panda_rr_step(CPUState *cs, bool interrupt);
+/* May the CPU look for interrupts at this place of a replay (player.c)? */
+bool panda_player_interrupts(CPUState *cs);
 
 /* Has a device a part of RAM mapped, to write to it (maps.c)? */
 bool panda_maps_active(void);

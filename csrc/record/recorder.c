@@ -11,6 +11,7 @@
 #include "record/recorder.h"
 #include "record/border.h"
 #include "record/log.h"
+#include "record/player.h"
 #include "record/regions.h"
 #include "record/reset.h"
 #include "record/saver.h"
@@ -49,7 +50,7 @@ static PandaBytes calls, pause_log, chunk;
 static PandaLines lines_before;
 static uint64_t slice_count, slice_steps, slice_digest;
 static uint64_t begin_count, begin_steps;
-static bool slice_ran;
+static bool slice_ran, slice_interrupted;
 static int64_t chunk_began;
 static uint64_t chunk_count, chunk_steps;
 static unsigned chunk_number;
@@ -118,7 +119,8 @@ static void put_slice(void)
 
     panda_bytes_number(&head, slice_count - begin_count);
     panda_bytes_number(&head, slice_steps - begin_steps);
-    panda_bytes_number(&head, slice_ran);
+    panda_bytes_number(&head, (slice_ran ? PANDA_SLICE_RAN : 0)
+                       | (slice_interrupted ? PANDA_SLICE_INTERRUPTED : 0));
     if (slice_ran) {
         panda_bytes_put(&head, &slice_digest, 4);
     }
@@ -130,6 +132,7 @@ static void put_slice(void)
     g_free(head.data);
     begin_count = slice_count;
     begin_steps = slice_steps;
+    slice_interrupted = false;
     calls.n = 0;
     pause_log.n = 0;
     panda_rr_facts.slices++;
@@ -154,6 +157,19 @@ static void begin_slice(CPUState *cs)
     }
     panda_log = &calls;
     panda_border_slice(begin_count);
+}
+
+void panda_rr_step(CPUState *cs, bool interrupt)
+{
+    panda_rr_steps++;
+    if (panda_rr_replaying()) {
+        panda_player_step(cs);
+    } else if (interrupt) {
+        /* The slice ends here: a replay must know the place beforehand. */
+        slice_interrupted = true;
+        qatomic_set(&cs->exit_request, true);
+        qatomic_set(&cs->neg.icount_decr.u16.high, -1);
+    }
 }
 
 static void end_slice(CPUState *cs)
@@ -308,7 +324,7 @@ static void begin_log(void)
 {
     panda_log = &pause_log;
     calls.n = pause_log.n = chunk.n = 0;
-    slice_ran = false;
+    slice_ran = slice_interrupted = false;
     slice_count = slice_steps = begin_count = begin_steps = 0;
     panda_rr_steps = 0;
     chunk_number = 0;
@@ -445,7 +461,9 @@ static bool finish(Error **errp)
     panda_rr_facts.ram_digest = panda_ram_digest(ram, n);
     panda_rr_facts.crossings = panda_border_crossings();
     end_chunk();
-    add_end();
+    if (complete) {
+        add_end();
+    }
     panda_rr_set_state(PANDA_RR_OFF);
     panda_gate_open(false);
     run_on_cpu(cs, stop_counting, RUN_ON_CPU_NULL);

@@ -20,6 +20,9 @@ MEMORY, LINES, LINES_KICK, REGION, RESET, TOPOLOGY, NEW_REGION, FLUSH, ARCH = ra
 # For who reads the recording:
 DISK, PACKET, SERIAL = range(14, 17)
 
+#: Flags of a slice: the CPU ran; it ended as an interrupt was delivered.
+_RAN, _INTERRUPTED = 1, 2
+
 #: What follows an entry's kind: numbers (n), strings of bytes (s), bytes (b).
 _SHAPES = {
     READ: "nnnnnb",
@@ -166,10 +169,10 @@ def _check_slice(
 ) -> None:
     instructions, at = number(data, begin)
     steps, at = number(data, at)
-    ran, at = number(data, at)
-    if ran > 1:
-        raise Malformed(f"whether the slice at byte {begin} ran is {ran}")
-    at += 4 * ran
+    flags, at = number(data, at)
+    if flags not in (0, _RAN, _RAN | _INTERRUPTED):
+        raise Malformed(f"the flags of the slice at byte {begin} are {flags}")
+    at += 4 * (flags & _RAN)
     calls, at = number(data, at)
     if at + calls > end:
         raise Malformed(f"the calls of the slice at byte {begin} go beyond its end")
