@@ -625,3 +625,54 @@ def test_count_of_the_cpu(tmp_path: Path) -> None:
     assert seen > 10_000
     assert wrong == 0
     assert mode == 0
+
+
+# --- firmware: real mode, option ROMs, a display, interrupts that wait ---
+
+
+def case_firmware(path: str) -> list[dict[str, Any]]:
+    import time
+
+    from pandalite import Panda
+
+    panda = Panda("x86_64", mem="128M", extra_args=["-vga", "std", "-display", "none"])
+
+    @panda.queue_blocking
+    def work() -> None:
+        time.sleep(0.3)
+        panda.record(path)
+        time.sleep(1)
+        panda.end_record()
+        panda.end_analysis()
+
+    panda.run()
+    recorded = report_of(panda)
+    panda.run_replay(path)
+    return [recorded, report_of(panda)]
+
+
+def test_firmware(tmp_path: Path) -> None:
+    for i in range(2):
+        recorded, replayed = run_case(case_firmware, str(tmp_path / str(i)))
+        assert recorded["instructions"] > 1_000_000
+        assert recorded == replayed
+
+
+def case_run_to_everywhere(path: str) -> list[int]:
+    panda = boot()
+    wrong = 0
+    with panda.replay(path, checkpoints="200M") as replay:
+        total = replay.total
+        # Stops between any two instructions change nothing.
+        for place in range(1, total, max(1, total // 1500)):
+            wrong += replay.run_to(place) != place
+        replay.run()
+        return [wrong, panda.record_report().ram_digest]
+
+
+def test_stops_change_nothing(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    recorded = run_case(record_commands, "x86_64", path, ["date; ls"])
+    wrong, digest = run_case(case_run_to_everywhere, path)
+    assert wrong == 0
+    assert digest == recorded["ram_digest"]
