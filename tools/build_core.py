@@ -168,9 +168,7 @@ class CoreBuild:
             table = ELFFile(file).get_section_by_name(".symtab")
             present = {symbol.name for symbol in table.iter_symbols()}
         lost = [
-            name
-            for name in wraps
-            if f"__wrap_{name}" not in present and name not in OPTIONAL_WRAPS
+            name for name in wraps if f"__wrap_{name}" not in present and name not in OPTIONAL_WRAPS
         ]
         if lost:
             raise BuildError(
