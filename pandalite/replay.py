@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Iterable
@@ -210,6 +211,37 @@ class Replay:
             panda.delete_callback("find_last_write")
             del callback
         return Write(*last[0]) if last else None
+
+    def cut(self, begin: int, end: int, out: str | PathLike[str]) -> tuple[int, int]:
+        """Make a new recording of a part; PANDA's scissors.
+
+        A recording can be cut where devices did something, which is every few
+        milliseconds: the part begins and ends at such places around the ones that
+        are asked for. The replay is at the part's beginning afterwards.
+
+        Args:
+            begin: where the part begins, in instructions.
+            end: where it ends.
+            out: the new recording, as for :meth:`Panda.record`.
+
+        Returns:
+            Where the part begins and ends in this recording.
+
+        Raises:
+            ValueError: there is nothing between the two.
+            RecordingError: the file cannot be written, or the machine is a
+                pseries with a hash table.
+        """
+        if not 0 <= begin < end:
+            raise ValueError(f"cut({begin}, {end}): there is nothing in between")
+        if self.seek(begin) != begin:
+            raise ValueError(f"cut({begin}, {end}): the recording ends at {self.instructions}")
+        lib = self._panda.libpanda
+        first = self.seek(lib.panda_replay_slice_begin())
+        length = ctypes.c_uint64()
+        path = os.fsencode(recordings.recording_path(out))
+        self._panda._check(lib.panda_replay_cut(path, end, length))
+        return first, first + length.value
 
     def close(self) -> None:
         """End the replay; the machine is reset."""

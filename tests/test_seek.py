@@ -116,3 +116,63 @@ def test_find_last_write(tmp_path: Path) -> None:
     assert found["stays"]
     assert found["none"]
     assert found["until"] == ["address", found["expected"][1]]
+
+
+def case_cut(path: str) -> dict[str, Any]:
+    panda = boot()
+    found: dict[str, Any] = {}
+    with panda.replay(path) as replay:
+        total = replay.total
+        begin, end = total // 3, total // 2
+        first, last = replay.cut(begin, end, path + "-part")
+        found["around"] = first <= begin < end <= last < total
+        found["near"] = begin - first < 1 << 24 and last - end < 1 << 24
+        found["here"] = replay.instructions == first
+        middle = first + (last - first) // 2
+        replay.seek(middle)
+        found["middle"] = state_of(panda)[:2]
+        replay.seek(last)
+        found["last"] = state_of(panda)[:2]
+        found["length"] = last - first
+        found["at"] = middle - first
+        try:
+            replay.cut(5, 5, path + "-none")
+        except ValueError as error:
+            found["none"] = str(error)
+    return found
+
+
+def case_replay_cut(path: str, middle: int) -> dict[str, Any]:
+    from pandalite.recordings import verify
+
+    verify(path)
+    panda = boot()
+    found: dict[str, Any] = {}
+    with panda.replay(path) as replay:
+        found["length"] = replay.total
+        replay.run_to(middle)
+        found["middle"] = state_of(panda)[:2]
+        replay.run()
+        found["last"] = state_of(panda)[:2]
+        replay.seek(middle)
+        found["back"] = state_of(panda)[:2]
+        # A part of a part.
+        replay.cut(middle, replay.total, path + "-part")
+    panda.run_replay(path + "-part")
+    found["part"] = panda.record_report().instructions
+    return found
+
+
+def test_cut(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    run_case(record_commands, "x86_64", path, WORK)
+    whole = run_case(case_cut, path)
+    assert whole["around"]
+    assert whole["near"]
+    assert whole["here"]
+    assert "nothing in between" in whole["none"]
+    part = run_case(case_replay_cut, path + "-part", whole["at"])
+    assert part["length"] == whole["length"]
+    assert part["middle"] == part["back"] == whole["middle"]
+    assert part["last"] == whole["last"]
+    assert part["part"] >= whole["length"] - whole["at"]

@@ -39,6 +39,30 @@ void panda_border_chunk(void)
     memset(panda_border.last, 0, sizeof(panda_border.last));
 }
 
+void panda_border_log_base(void)
+{
+    PandaBytes numbers = {};
+
+    for (unsigned i = 0; i < PANDA_CROSSINGS; i++) {
+        panda_bytes_number(&numbers, panda_border.last[i]);
+    }
+    panda_log_entry(PANDA_ENTRY_BASE);
+    panda_log_string(numbers.data, numbers.n);
+    g_free(numbers.data);
+}
+
+bool panda_border_apply_base(PandaLogCursor *c)
+{
+    size_t n;
+    const uint8_t *bytes = panda_log_get_string(c, &n);
+    PandaLogCursor numbers = { bytes, bytes + (bytes ? n : 0) };
+
+    for (unsigned i = 0; i < PANDA_CROSSINGS; i++) {
+        panda_border.last[i] = panda_log_get(&numbers);
+    }
+    return !numbers.bad;
+}
+
 uint64_t panda_border_crossings(void)
 {
     return crossings;

@@ -6,7 +6,7 @@
 #ifndef PANDA_RECORD_BORDER_H
 #define PANDA_RECORD_BORDER_H
 
-#include "record/record.h"
+#include "record/log.h"
 
 /* A recording or replay begins. */
 void panda_border_begin(void);
@@ -17,6 +17,10 @@ void panda_border_chunk(void);
 /* Calls that have crossed. */
 uint64_t panda_border_crossings(void);
 void panda_border_crossings_set(uint64_t count);
+
+/* The present numbers as an entry; and back. */
+void panda_border_log_base(void);
+bool panda_border_apply_base(PandaLogCursor *c);
 
 /* What a checkpoint keeps of it. */
 #define PANDA_CROSSINGS 48

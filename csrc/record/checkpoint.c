@@ -34,6 +34,7 @@ typedef struct Checkpoint {
     PandaPosition position;
     PandaBorder border;
     unsigned topology, regions;
+    size_t history;
     /* Key of a page -> its content; NULL: zeros. */
     GHashTable *pages;
 } Checkpoint;
@@ -280,6 +281,7 @@ void panda_checkpoint_take(CPUState *cs)
     c->border = panda_border;
     c->topology = panda_topology_height();
     c->regions = panda_regions();
+    c->history = panda_history()->n;
     c->pages = g_hash_table_new_full(NULL, NULL, NULL, free_page);
     panda_player_position(&c->position);
     bql_lock();
@@ -356,6 +358,7 @@ bool panda_checkpoint_restore(CPUState *cs, uint64_t count)
     restore_memory(best);
     panda_topology_go_to(c->topology);
     panda_regions_set(c->regions);
+    panda_history_set(c->history);
     cursor = (PandaLogCursor) { c->cpu.data, c->cpu.data + c->cpu.n };
     if (!panda_cpu_load(&cursor) || !panda_arch_load(&cursor)) {
         panda_player_diverged("the state of a checkpoint cannot be loaded");

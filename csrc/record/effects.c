@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "record/record.h"
+#include "record/border.h"
 #include "record/effects.h"
 #include "record/log.h"
 #include "record/player.h"
@@ -463,8 +464,35 @@ static void apply_flush(CPUState *cs, PandaLogCursor *c)
     }
 }
 
+static PandaBytes history;
+
+const PandaBytes *panda_history(void)
+{
+    return &history;
+}
+
+void panda_history_set(size_t size)
+{
+    g_assert(size <= history.n);
+    history.n = size;
+}
+
+/* Keep an entry that was applied, from its first byte after the kind. */
+static void remember(PandaEntryKind kind, const uint8_t *from,
+                     const PandaLogCursor *c)
+{
+    uint8_t byte = kind;
+
+    if (!c->bad) {
+        panda_bytes_put(&history, &byte, 1);
+        panda_bytes_put(&history, from, c->at - from);
+    }
+}
+
 bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
 {
+    const uint8_t *from = c->at;
+
     switch (kind) {
     case PANDA_ENTRY_MEMORY:
         applying = true;
@@ -477,12 +505,20 @@ bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
         return true;
     case PANDA_ENTRY_REGION:
         panda_region_define(c);
+        remember(kind, from, c);
         return true;
     case PANDA_ENTRY_TOPOLOGY:
         apply_topology(c);
+        remember(kind, from, c);
         return true;
     case PANDA_ENTRY_NEW_REGION:
         apply_new(c);
+        remember(kind, from, c);
+        return true;
+    case PANDA_ENTRY_BASE:
+        if (!panda_border_apply_base(c)) {
+            panda_log_bad(c);
+        }
         return true;
     case PANDA_ENTRY_RESET:
         panda_reset_apply(c);

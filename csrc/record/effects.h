@@ -6,7 +6,7 @@
 #ifndef PANDA_RECORD_EFFECTS_H
 #define PANDA_RECORD_EFFECTS_H
 
-#include "record/record.h"
+#include "record/log.h"
 
 /* Bytes of RAM were changed behind QEMU's back. */
 void panda_ram_written(ram_addr_t at, uint64_t length);
@@ -18,5 +18,12 @@ void panda_ram_written(ram_addr_t at, uint64_t length);
 unsigned panda_topology_height(void);
 void panda_topology_begin(void);
 void panda_topology_go_to(unsigned height);
+
+/*
+ * The entries that have defined regions and changed what is where, up to this
+ * place of the replay; a number for a checkpoint to go back to.
+ */
+const PandaBytes *panda_history(void);
+void panda_history_set(size_t size);
 
 #endif

@@ -20,6 +20,7 @@
 #include "qapi/error.h"
 #include "qemu/main-loop.h"
 #include "qemu/timer.h"
+#include "qemu/uuid.h"
 #include "qobject/qdict.h"
 #include "qobject/qlist.h"
 #include "qobject/qnum.h"
@@ -40,6 +41,8 @@ static unsigned n_rams, ram_parts;
 /* Members that are chunks of the log, in order. */
 static GArray *chunks;
 static uint64_t total_steps;
+/* Instructions since an epoch began, where the recording begins. */
+static uint64_t epoch_base;
 static uint64_t epoch;
 static bool epoch_seen;
 /* The replay stops when so many instructions are executed. */
@@ -62,6 +65,14 @@ static bool slice_interrupted;
 static uint64_t slice_count, slice_steps;
 static uint32_t slice_digest;
 static PandaLogCursor pause_cursor;
+/* Where its record begins, and where it began in the execution. */
+static const uint8_t *slice_at;
+static uint64_t slice_begin;
+
+static uint64_t epoch_of(uint64_t count)
+{
+    return (count + epoch_base) >> PANDA_EPOCH_BITS;
+}
 
 /* ---- failure ---- */
 
@@ -156,7 +167,8 @@ static bool load_chunk(void)
 void panda_player_position(PandaPosition *p)
 {
     *p = (PandaPosition) {
-        .chunk = next_chunk - 1, .next_slice = chunk.at - chunk_data,
+        .chunk = next_chunk - 1, .this_slice = slice_at - chunk_data,
+        .next_slice = chunk.at - chunk_data,
         .calls = panda_player_calls.at - chunk_data,
         .calls_end = panda_player_calls.end - chunk_data,
         .pause = pause_cursor.at - chunk_data,
@@ -182,6 +194,8 @@ void panda_player_go_to(const PandaPosition *p)
     }
     chunk.bad = false;
     chunk.at = chunk_data + p->next_slice;
+    slice_at = chunk_data + p->this_slice;
+    slice_begin = panda_count_raw();
     panda_player_calls = (PandaLogCursor) {
         chunk_data + p->calls, chunk_data + p->calls_end,
     };
@@ -195,7 +209,7 @@ void panda_player_go_to(const PandaPosition *p)
     slice_interrupted = p->slice_interrupted;
     slice_entered = slice_checked = false;
     have_slice = true;
-    epoch = panda_count_raw() >> PANDA_EPOCH_BITS;
+    epoch = epoch_of(panda_count_raw());
 }
 
 static bool check_chunk_end(void)
@@ -223,6 +237,8 @@ static bool read_slice(void)
     unsigned flags;
     size_t n;
 
+    slice_at = chunk.at;
+    slice_begin = panda_count_raw();
     bytes = panda_log_get_string(&chunk, &n);
     body = (PandaLogCursor) { bytes, bytes + (bytes ? n : 0) };
     slice_count = panda_count_raw() + panda_log_get(&body);
@@ -390,13 +406,13 @@ static bool begins_epoch(CPUState *cs, uint64_t count)
 {
     bool first = panda_checkpoints_kept() && !count && !epoch_seen;
 
-    if (count >> PANDA_EPOCH_BITS == epoch && !first) {
+    if (epoch_of(count) == epoch && !first) {
         return false;
     }
     if (!first) {
         panda_tlb_forget(cs);
     }
-    epoch = count >> PANDA_EPOCH_BITS;
+    epoch = epoch_of(count);
     epoch_seen = true;
     if (panda_checkpoints_kept()) {
         panda_checkpoint_take(cs);
@@ -426,11 +442,11 @@ static void play(CPUState *cs)
     if (!slice_entered && begins_epoch(cs, count) && panda_player_failed) {
         return;
     }
-    slice_entered = true;
     if (count >= stop_at) {
         stop(cs);
         return;
     }
+    slice_entered = true;
     panda_count_exec(cs, MIN(budget, stop_at - count));
     qatomic_set(&panda_rr_facts.instructions, panda_count_raw());
 }
@@ -710,6 +726,7 @@ static bool open_recording(const char *path, Error **errp)
         && read_end(errp);
     if (ok) {
         ram_parts = qdict_get_try_int(manifest, "ram_parts", 0);
+        epoch_base = qdict_get_try_int(manifest, "epoch_base", 0);
     }
     qobject_unref(manifest);
     return ok;
@@ -776,6 +793,7 @@ static void do_begin(void *opaque)
     }
     run_on_cpu(cs, start_counting, RUN_ON_CPU_NULL);
     panda_topology_begin();
+    panda_history_set(0);
     panda_border_begin();
     panda_regions_clear();
     g_clear_pointer(&divergence, g_free);
@@ -887,4 +905,234 @@ int panda_replay_go_near(uint64_t count)
 uint64_t panda_replay_checkpoint_before(uint64_t count)
 {
     return panda_rr_replaying() ? panda_checkpoint_before(count) : UINT64_MAX;
+}
+
+uint64_t panda_replay_slice_begin(void)
+{
+    return panda_rr_replaying() && have_slice ? slice_begin : panda_rr_count();
+}
+
+/* ---- cutting a part out ---- */
+
+typedef struct Cut {
+    const char *path;
+    uint64_t end;
+    PandaArchiveWriter *archive;
+    uint64_t count, steps, slices;
+    /* Where the part begins in the recording. */
+    uint64_t first_count, first_steps;
+    unsigned chunks;
+    bool over;
+    Error *err;
+} Cut;
+
+static bool add_json(Cut *cut, const char *name, QDict *d)
+{
+    g_autoptr(GString) text = qobject_to_json_pretty(QOBJECT(d), true);
+
+    g_string_append_c(text, '\n');
+    qobject_unref(d);
+    return panda_archive_add(cut->archive, name, text->str, text->len,
+                             &cut->err);
+}
+
+static bool cut_manifest(Cut *cut)
+{
+    QDict *d = read_json("manifest.json", &cut->err), *from;
+    g_autofree char *id = NULL;
+    QemuUUID uuid;
+
+    if (!d) {
+        return false;
+    }
+    from = qdict_new();
+    qdict_put_str(from, "id", qdict_get_try_str(d, "id") ?: "");
+    qdict_put_int(from, "begin", cut->first_count);
+    qdict_put(d, "cut", from);
+    qemu_uuid_generate(&uuid);
+    id = qemu_uuid_unparse_strdup(&uuid);
+    qdict_put_str(d, "id", id);
+    qdict_put_int(d, "epoch_base", (cut->first_count + epoch_base)
+                  & ((1ULL << PANDA_EPOCH_BITS) - 1));
+    return add_json(cut, "manifest.json", d);
+}
+
+static bool cut_state(Cut *cut)
+{
+    int i = panda_archive_find(archive, "state");
+    g_autofree uint8_t *state = NULL;
+    PandaRamCopy *copy;
+    size_t n;
+
+    state = panda_archive_read(archive, i, &n, &cut->err);
+    if (!state
+        || !panda_archive_add(cut->archive, "state", state, n, &cut->err)) {
+        return false;
+    }
+    copy = panda_ram_copy(rams, n_rams, &cut->err);
+    return copy && panda_ram_copy_write(copy, cut->archive, &cut->err);
+}
+
+/* What brings the machine from the recording's start to this place. */
+static void cut_prologue(PandaBytes *body)
+{
+    PandaBytes pause = {}, head = {}, cpu = {}, *log = panda_log;
+
+    panda_log = &pause;
+    panda_log_bytes(panda_history()->data, panda_history()->n);
+    panda_cpu_save(&cpu);
+    panda_log_entry(PANDA_ENTRY_RESET);
+    panda_log_string(cpu.data, cpu.n);
+    panda_border_log_base();
+    panda_log = log;
+    panda_bytes_number(&head, 0);
+    panda_bytes_number(&head, 0);
+    panda_bytes_number(&head, 0);
+    panda_bytes_number(&head, 0);
+    panda_bytes_number(body, head.n + pause.n);
+    panda_bytes_put(body, head.data, head.n);
+    panda_bytes_put(body, pause.data, pause.n);
+    g_free(head.data);
+    g_free(pause.data);
+    g_free(cpu.data);
+}
+
+/* Slices of a chunk, up to the one in which the end is. */
+static bool cut_slices(Cut *cut, PandaBytes *body, PandaLogCursor c)
+{
+    while (!panda_log_at_end(&c) && !cut->over) {
+        const uint8_t *from = c.at, *bytes;
+        PandaLogCursor slice;
+        size_t n;
+
+        bytes = panda_log_get_string(&c, &n);
+        slice = (PandaLogCursor) { bytes, bytes + (bytes ? n : 0) };
+        cut->count += panda_log_get(&slice);
+        cut->steps += panda_log_get(&slice);
+        cut->slices++;
+        cut->over = cut->first_count + cut->count >= cut->end;
+        panda_bytes_put(body, from, c.at - from);
+    }
+    return !c.bad;
+}
+
+static bool cut_chunk(Cut *cut, PandaBytes *body, uint64_t count,
+                      uint64_t steps, unsigned check, uint64_t digest,
+                      bool whole)
+{
+    g_autofree char *name = g_strdup_printf("log/%06u", cut->chunks++);
+    PandaBytes out = {};
+    bool ok;
+
+    panda_bytes_number(&out, count);
+    panda_bytes_number(&out, steps);
+    panda_bytes_number(&out, cut->count - count);
+    panda_bytes_number(&out, cut->steps - steps);
+    panda_bytes_number(&out, whole ? check : 0);
+    if (whole && check) {
+        panda_bytes_put(&out, &digest, 8);
+    }
+    panda_bytes_put(&out, body->data, body->n);
+    ok = panda_archive_add(cut->archive, name, out.data, out.n, &cut->err);
+    g_free(out.data);
+    body->n = 0;
+    return ok;
+}
+
+static bool cut_log(Cut *cut)
+{
+    PandaBytes body = {};
+    bool ok;
+
+    cut_prologue(&body);
+    cut->slices = 1;
+    ok = cut_slices(cut, &body, (PandaLogCursor) { slice_at, chunk.end })
+        && cut_chunk(cut, &body, 0, 0, ram_check, ram_digest, !cut->over);
+    for (unsigned i = next_chunk; ok && i < chunks->len && !cut->over; i++) {
+        uint64_t count = cut->count, steps = cut->steps, digest = 0;
+        g_autofree uint8_t *data = NULL;
+        PandaLogCursor c;
+        const uint8_t *bytes;
+        unsigned check;
+        size_t n;
+
+        data = panda_archive_read(
+            archive, g_array_index(chunks, unsigned, i), &n, &cut->err);
+        if (!data) {
+            ok = false;
+            break;
+        }
+        c = (PandaLogCursor) { data, data + n };
+        for (unsigned k = 0; k < 4; k++) {
+            panda_log_get(&c);
+        }
+        check = panda_log_get(&c);
+        if (check && (bytes = panda_log_get_bytes(&c, 8))) {
+            memcpy(&digest, bytes, 8);
+        }
+        ok = cut_slices(cut, &body, c)
+            && cut_chunk(cut, &body, count, steps, check, digest, !cut->over);
+    }
+    g_free(body.data);
+    if (!ok && !cut->err) {
+        error_setg(&cut->err, "the recording's log is malformed");
+    }
+    return ok;
+}
+
+static bool cut_end(Cut *cut)
+{
+    QDict *d = qdict_new();
+
+    qdict_put_int(d, "instructions", cut->count);
+    qdict_put_int(d, "steps", cut->steps);
+    qdict_put_int(d, "slices", cut->slices);
+    qdict_put_int(d, "chunks", cut->chunks);
+    return add_json(cut, "end.json", d);
+}
+
+static void do_cut(void *opaque)
+{
+    Cut *cut = opaque;
+    PandaBytes extra = {};
+
+    panda_arch_save(&extra);
+    g_free(extra.data);
+    if (extra.n > 1) {
+        error_setg(&cut->err, "recordings of this machine cannot be cut: its "
+                   "hypervisor has tables outside of the guest's memory");
+        return;
+    }
+    cut->archive = panda_archive_create(cut->path, &cut->err);
+    if (!cut->archive) {
+        return;
+    }
+    if (cut_manifest(cut) && cut_state(cut) && cut_log(cut) && cut_end(cut)) {
+        panda_archive_finish(cut->archive, &cut->err);
+    } else {
+        panda_archive_abandon(cut->archive);
+    }
+}
+
+int panda_replay_cut(const char *path, uint64_t end, uint64_t *length)
+{
+    Cut cut = {
+        .path = path, .end = end, .first_count = panda_count_raw(),
+        .first_steps = panda_rr_steps,
+    };
+    int status = panda_check_usable();
+
+    if (status != PANDA_OK) {
+        return status;
+    }
+    if (!panda_rr_replaying() || !have_slice || slice_entered) {
+        return panda_fail(PANDA_ERR_STATE, "the replay is not at the "
+                          "beginning of a slice");
+    }
+    status = panda_run_in_main_loop(do_cut, &cut, PATIENCE_MS);
+    if (status == PANDA_OK && cut.err) {
+        return panda_fail_error(PANDA_ERR_RECORDING, cut.err);
+    }
+    *length = cut.count;
+    return status;
 }

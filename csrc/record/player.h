@@ -36,7 +36,7 @@ PandaRam *panda_player_rams(unsigned *count);
 /* Where in the log the replay is, at rest before a slice. */
 typedef struct PandaPosition {
     unsigned chunk;
-    size_t next_slice, calls, calls_end, pause, pause_end;
+    size_t this_slice, next_slice, calls, calls_end, pause, pause_end;
     uint64_t slice_count, slice_steps;
     uint32_t slice_digest;
     bool slice_ran, slice_interrupted;

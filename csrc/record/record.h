@@ -77,6 +77,8 @@ typedef enum PandaEntryKind {
     PANDA_ENTRY_DISK,
     PANDA_ENTRY_PACKET,
     PANDA_ENTRY_SERIAL,
+    /* What numbers that are logged as differences build on. */
+    PANDA_ENTRY_BASE,
 } PandaEntryKind;
 
 /* Functions whose calls cross the border, by what they are called for. */

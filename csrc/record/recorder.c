@@ -344,6 +344,8 @@ static bool start(const char *path, Error **errp)
     const char *why = panda_rr_refusal(cs);
     PandaRamCopy *copy;
     PandaArchiveWriter *w;
+    PandaRam *ram;
+    unsigned n;
 
     if (why) {
         error_setg(errp, "this machine cannot be recorded: %s", why);
@@ -354,7 +356,8 @@ static bool start(const char *path, Error **errp)
     if (!panda_state_save(&state, errp)) {
         return false;
     }
-    copy = panda_ram_copy(errp);
+    ram = panda_rams(&n);
+    copy = panda_ram_copy(ram, n, errp);
     w = copy ? panda_archive_create(path, errp) : NULL;
     if (!w) {
         panda_ram_copy_free(copy);

@@ -196,11 +196,9 @@ void panda_ram_copy_free(PandaRamCopy *copy)
     }
 }
 
-PandaRamCopy *panda_ram_copy(Error **errp)
+PandaRamCopy *panda_ram_copy(const PandaRam *ram, unsigned n, Error **errp)
 {
     PandaRamCopy *copy = g_new0(PandaRamCopy, 1);
-    unsigned n;
-    PandaRam *ram = panda_rams(&n);
 
     copy->places = g_array_new(false, false, sizeof(Place));
     for (unsigned i = 0; i < n; i++) {

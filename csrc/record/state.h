@@ -21,7 +21,7 @@ bool panda_cpu_load(PandaLogCursor *c);
 /* Pages of RAM that were not zero, copied while the machine stood still. */
 typedef struct PandaRamCopy PandaRamCopy;
 
-PandaRamCopy *panda_ram_copy(Error **errp);
+PandaRamCopy *panda_ram_copy(const PandaRam *ram, unsigned n, Error **errp);
 /* Write it as members ram/0000 and so on; frees it. */
 bool panda_ram_copy_write(PandaRamCopy *copy, PandaArchiveWriter *w,
                           Error **errp);

@@ -178,6 +178,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_replay_stop_at": (c_int, (c_uint64,)),
     "panda_replay_go_near": (c_int, (c_uint64,)),
     "panda_replay_checkpoint_before": (c_uint64, (c_uint64,)),
+    "panda_replay_slice_begin": (c_uint64, ()),
+    "panda_replay_cut": (c_int, (c_char_p, c_uint64, POINTER(c_uint64))),
     "panda_replay_allow_writes": (None, (c_bool,)),
     "panda_may_write_registers": (c_int, ()),
     "panda_replay_end": (c_int, ()),
@@ -930,6 +932,25 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_replay_checkpoint_before(self, count: int, /) -> int:
         """Count of the last checkpoint before a count; UINT64_MAX: none."""
+
+    def panda_replay_slice_begin(self) -> int:
+        """Count of instructions where the slice began in which the replay is: a place where a
+        recording can be cut.
+        """
+
+    def panda_replay_cut(
+        self,
+        path: CharPointer,
+        end: int,
+        length: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Write a new recording, of what is between this place, which must be the beginning of a
+        slice, and the end of the slice in which a count is.
+
+        *length gets its instructions. PANDA_ERR_STATE at another place; PANDA_ERR_RECORDING if the
+        file cannot be written. Not while it runs.
+        """
 
     def panda_replay_allow_writes(self, allow: bool, /) -> None:
         """Whether the host program may change the guest's state in replays, which then differ from

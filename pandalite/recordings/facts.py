@@ -77,11 +77,11 @@ class Recording:
     steps: int
     #: Runs of the CPU between which devices did something.
     slices: int
-    #: Calls of the CPU to devices; None of a recording that was cut off.
+    #: Calls of the CPU to devices; None of a recording that was cut off, or out of another.
     crossings: int | None
     #: Parts of the log.
     chunks: int
-    #: Digest of all RAM at the end; "" of a recording that was cut off.
+    #: Digest of all RAM at the end; "" of a recording that was cut off, or out of another.
     ram_digest: str
     file_size: int
     #: Bytes in the file of the devices' state, of RAM and of the log.
@@ -178,9 +178,9 @@ def facts_of(archive: Archive) -> Recording:
         instructions=instructions,
         steps=steps,
         slices=slices,
-        crossings=end.number("crossings") if end else None,
+        crossings=end.number("crossings") if end and "crossings" in end.values else None,
         chunks=len(chunks),
-        ram_digest=end.text("ram_digest") if end else "",
+        ram_digest=end.text("ram_digest") if end and "ram_digest" in end.values else "",
         file_size=archive.size,
         state_bytes=sum(m.packed for m in archive.members if m.name == "state"),
         ram_bytes=sum(m.packed for m in archive.under("ram")),

@@ -19,6 +19,8 @@ READ, WRITE, VALUE, BYTES = range(1, 5)
 MEMORY, LINES, LINES_KICK, REGION, RESET, TOPOLOGY, NEW_REGION, FLUSH, ARCH = range(5, 14)
 # For who reads the recording:
 DISK, PACKET, SERIAL = range(14, 17)
+# What numbers build on that are logged as differences, in a recording that was cut out:
+BASE = 17
 
 #: Flags of a slice: the CPU ran; it ended as an interrupt was delivered.
 _RAN, _INTERRUPTED = 1, 2
@@ -38,6 +40,7 @@ _SHAPES = {
     DISK: "nsnnn",
     PACKET: "nss",
     SERIAL: "nss",
+    BASE: "s",
 }
 #: An entry of a call: its first number is how many instructions it comes after the
 #: last one.

@@ -99,6 +99,21 @@ int panda_replay_go_near(uint64_t count);
 uint64_t panda_replay_checkpoint_before(uint64_t count);
 
 /**
+ * Count of instructions where the slice began in which the replay is: a place
+ * where a recording can be cut.
+ */
+uint64_t panda_replay_slice_begin(void);
+
+/**
+ * Write a new recording, of what is between this place, which must be the
+ * beginning of a slice, and the end of the slice in which a count is.
+ *
+ * *length gets its instructions. PANDA_ERR_STATE at another place;
+ * PANDA_ERR_RECORDING if the file cannot be written. Not while it runs.
+ */
+int panda_replay_cut(const char *path, uint64_t end, uint64_t *length);
+
+/**
  * Whether the host program may change the guest's state in replays, which then
  * differ from their recordings; false at first.
  */
