@@ -380,7 +380,7 @@ def test_ram(make: Callable[..., Path], ram: bytes, reason: str) -> None:
     [
         ([slice_of(19)], "its slices have 19 instructions, its header says 20"),
         ([slice_of(20, steps=1)], "its slices have 1 steps, its header says 0"),
-        ([slice_of(20, ran=2)], "ran is 2"),
+        ([slice_of(20, ran=2)], "the flags of the slice at byte .* are 2"),
         ([slice_of(20)[:-1]], "goes beyond its end"),
         ([string(number(20) + number(0) + b"\0" + number(50))], "calls of the slice"),
         ([slice_of(20, entry(3, 21, 0, 0, 0))], "has 20 instructions, but a call after 21"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .._bindings.structs import PandaRrReport
 from ..errors import RecordingError, ReplayDivergence
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from .._bindings.loader import CoreLibrary
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(NamedTuple):
     """Facts about a recording or replay (C: ``PandaRrReport``)."""
 
     #: Instructions the guest executed in it.
