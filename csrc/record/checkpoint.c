@@ -312,6 +312,50 @@ uint64_t panda_checkpoint_before(uint64_t count)
     return found;
 }
 
+/* It is looked at, but stays written since the last checkpoint. */
+static void note_and_keep(unsigned block, uint64_t page, void *opaque)
+{
+    unsigned n;
+    PandaRam *ram = &panda_player_rams(&n)[block];
+
+    note_page(block, page, opaque);
+    cpu_physical_memory_set_dirty_range(ram->offset + page * PAGE,
+                                        size_of(ram, page),
+                                        1 << DIRTY_MEMORY_MIGRATION);
+}
+
+void panda_checkpoint_log_pages(void)
+{
+    g_autoptr(GHashTable) keys = g_hash_table_new(NULL, NULL);
+    GHashTableIter iter;
+    gpointer key;
+
+    each_written(note_and_keep, keys);
+    for (unsigned i = 1; i <= present; i++) {
+        Checkpoint *c = g_ptr_array_index(checkpoints, i);
+
+        g_hash_table_iter_init(&iter, c->pages);
+        while (g_hash_table_iter_next(&iter, &key, NULL)) {
+            g_hash_table_add(keys, key);
+        }
+    }
+    g_hash_table_iter_init(&iter, keys);
+    while (g_hash_table_iter_next(&iter, &key, NULL)) {
+        unsigned n;
+        PandaRam *ram = &panda_player_rams(&n)[block_of(key)];
+        const uint8_t *host = ram->host + page_of(key) * PAGE;
+        const uint8_t *was = content_at(0, key);
+        size_t size = size_of(ram, page_of(key));
+
+        if (was ? memcmp(host, was, size) : !buffer_is_zero(host, size)) {
+            panda_log_entry(PANDA_ENTRY_MEMORY);
+            panda_log_number(block_of(key));
+            panda_log_number(page_of(key) * PAGE);
+            panda_log_string(host, size);
+        }
+    }
+}
+
 static void restore_memory(unsigned index)
 {
     g_autoptr(GHashTable) keys = g_hash_table_new(NULL, NULL);

@@ -22,6 +22,12 @@ void panda_checkpoint_take(CPUState *cs);
  */
 bool panda_checkpoint_restore(CPUState *cs, uint64_t count);
 
+/*
+ * Log all pages that differ from what they were at the replay's beginning, as
+ * memory that a device has written.
+ */
+void panda_checkpoint_log_pages(void);
+
 /* The last checkpoint before a count: its count; UINT64_MAX if there is none. */
 uint64_t panda_checkpoint_before(uint64_t count);
 

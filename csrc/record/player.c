@@ -44,7 +44,7 @@ static uint64_t total_steps;
 /* Instructions since an epoch began, where the recording begins. */
 static uint64_t epoch_base;
 static uint64_t epoch;
-static bool epoch_seen;
+static bool begun;
 /* The replay stops when so many instructions are executed. */
 static uint64_t stop_at = UINT64_MAX;
 static bool frozen, finished;
@@ -402,22 +402,15 @@ static void end_replay(CPUState *cs)
 }
 
 /* The TLB is emptied, and there may be a checkpoint. */
-static bool begins_epoch(CPUState *cs, uint64_t count)
+static void begin_epoch(CPUState *cs, uint64_t count)
 {
-    bool first = panda_checkpoints_kept() && !count && !epoch_seen;
-
-    if (epoch_of(count) == epoch && !first) {
-        return false;
-    }
-    if (!first) {
+    if (epoch_of(count) != epoch) {
+        epoch = epoch_of(count);
         panda_tlb_forget(cs);
+        if (panda_checkpoints_kept()) {
+            panda_checkpoint_take(cs);
+        }
     }
-    epoch = epoch_of(count);
-    epoch_seen = true;
-    if (panda_checkpoints_kept()) {
-        panda_checkpoint_take(cs);
-    }
-    return true;
 }
 
 /* It has come to where it was to come. */
@@ -439,8 +432,8 @@ static void play(CPUState *cs)
          */
         budget += BLOCK_MAX;
     }
-    if (!slice_entered && begins_epoch(cs, count) && panda_player_failed) {
-        return;
+    if (!slice_entered) {
+        begin_epoch(cs, count);
     }
     if (count >= stop_at) {
         stop(cs);
@@ -461,6 +454,11 @@ int panda_player_exec(CPUState *cs)
         end_replay(cs);
         return EXCP_INTERRUPT;
     }
+    if (panda_checkpoints_kept() && !begun) {
+        /* RAM is what the file says; the first slice may change it. */
+        panda_checkpoint_take(cs);
+    }
+    begun = true;
     while (!panda_player_failed && arrived(cs)) {
         if (!check_slice(cs)) {
             break;
@@ -800,7 +798,7 @@ static void do_begin(void *opaque)
     panda_player_failed = finished = have_slice = false;
     next_chunk = 0;
     epoch = 0;
-    epoch_seen = false;
+    begun = false;
     stop_at = UINT64_MAX;
     panda_rr_steps = 0;
     g_free(panda_rr_file);
@@ -957,20 +955,27 @@ static bool cut_manifest(Cut *cut)
     return add_json(cut, "manifest.json", d);
 }
 
+/*
+ * The state at the recording's start: devices look at RAM when they are loaded,
+ * so both have to be of one moment.
+ */
 static bool cut_state(Cut *cut)
 {
-    int i = panda_archive_find(archive, "state");
-    g_autofree uint8_t *state = NULL;
-    PandaRamCopy *copy;
-    size_t n;
+    for (unsigned i = 0; i < panda_archive_members(archive); i++) {
+        const char *name = panda_archive_name(archive, i);
+        g_autofree uint8_t *data = NULL;
+        size_t n;
 
-    state = panda_archive_read(archive, i, &n, &cut->err);
-    if (!state
-        || !panda_archive_add(cut->archive, "state", state, n, &cut->err)) {
-        return false;
+        if (strcmp(name, "state") && !g_str_has_prefix(name, "ram/")) {
+            continue;
+        }
+        data = panda_archive_read(archive, i, &n, &cut->err);
+        if (!data
+            || !panda_archive_add(cut->archive, name, data, n, &cut->err)) {
+            return false;
+        }
     }
-    copy = panda_ram_copy(rams, n_rams, &cut->err);
-    return copy && panda_ram_copy_write(copy, cut->archive, &cut->err);
+    return true;
 }
 
 /* What brings the machine from the recording's start to this place. */
@@ -979,6 +984,7 @@ static void cut_prologue(PandaBytes *body)
     PandaBytes pause = {}, head = {}, cpu = {}, *log = panda_log;
 
     panda_log = &pause;
+    panda_checkpoint_log_pages();
     panda_log_bytes(panda_history()->data, panda_history()->n);
     panda_cpu_save(&cpu);
     panda_log_entry(PANDA_ENTRY_RESET);
@@ -1125,7 +1131,8 @@ int panda_replay_cut(const char *path, uint64_t end, uint64_t *length)
     if (status != PANDA_OK) {
         return status;
     }
-    if (!panda_rr_replaying() || !have_slice || slice_entered) {
+    if (!panda_rr_replaying() || !have_slice || slice_entered
+        || !panda_checkpoints_kept()) {
         return panda_fail(PANDA_ERR_STATE, "the replay is not at the "
                           "beginning of a slice");
     }
