@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -167,6 +167,32 @@ class Replay:
         found = panda.run_until(pc)
         self._at_end = panda._run_result == PandaRunResult.REPLAY_END
         return found
+
+    def serve_gdb(
+        self,
+        port: int | str | PathLike[str] = 0,
+        host: str = "127.0.0.1",
+        on_listening: Callable[[str], object] | None = None,
+    ) -> None:
+        """Let one gdb debug the replay, forward and back, until it detaches.
+
+        In gdb: ``target remote ADDRESS``. The replay stays where gdb left it.
+
+        Args:
+            port: TCP port, 0 for any that is free; or path of a Unix socket.
+            host: address to listen at.
+            on_listening: called with the ADDRESS for gdb, e.g. to print it.
+
+        Raises:
+            UnsupportedFeatureError: there are no registers for gdb of this
+                architecture.
+            OSError: the address cannot be listened at.
+            ReplayDivergence, and whatever :meth:`Panda.run` raises.
+        """
+        self._check_open()
+        from .gdbserver import serve
+
+        serve(self, port, host, on_listening)
 
     def find_last_write(self, address: int, size: int = 1, physical: bool = False) -> Write | None:
         """Who wrote to these bytes last, before this place.
