@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import recordings
 from ._bindings.enums import PandaRunResult
 from .errors import RecordingError, StateError
+from .limits import RunEnd
 from .record import RecordReplay
 
 if TYPE_CHECKING:
     from ._core import Cpu
-    from .limits import Limits, RunEnd
+    from .limits import Limits
 
 _NO_COUNT = (1 << 64) - 1
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
@@ -50,6 +51,8 @@ class Replay:
     def __init__(self, panda: RecordReplay, path: Path, budget: int) -> None:
         self._panda = panda
         self._closed = False
+        #: It has ended; the CPU may be halted and must not be run.
+        self._at_end = False
         self.path = path
 
         def begin() -> None:
@@ -105,10 +108,18 @@ class Replay:
         here = self.instructions
         if count < here:
             raise ValueError(f"run_to({count}): the replay is at {here}; seek() goes back")
-        if count > here:
+        if count > here and not self._at_end:
             lib = self._panda.libpanda
-            self._run(lambda: self._panda._check(lib.panda_replay_stop_at(count)), quiet)
+            result = self._run(lambda: self._panda._check(lib.panda_replay_stop_at(count)), quiet)
+            self._at_end = result == PandaRunResult.REPLAY_END
+            if quiet and self._translation_is_watched():
+                # Who is asked then was not asked about what was translated.
+                self._panda.flush_tb()
         return self.instructions
+
+    def _translation_is_watched(self) -> bool:
+        entries = self._panda.registered_callbacks.values()
+        return any(entry["callback"].kind.name.endswith("_translate") for entry in entries)
 
     def run(self) -> int:
         """Play to the end; returns where that is."""
@@ -126,6 +137,10 @@ class Replay:
         if count < 0:
             raise ValueError(f"seek({count}): a recording begins at 0")
         self._check_open()
+        if self._at_end and count < self.instructions:
+            self._at_end = False
+        if self._at_end:
+            return self.instructions
         self._panda._check(self._panda.libpanda.panda_replay_go_near(count))
         return self._play(count, quiet=True)
 
@@ -137,17 +152,48 @@ class Replay:
         """Go back by some instructions; at most to the beginning."""
         return self.seek(max(0, self.instructions - count))
 
-    def run_until(self, pc: int | Iterable[int]) -> RunEnd:
+    def run_until(self, pc: int | Iterable[int], end: int | None = None) -> RunEnd:
         """Play forward to an address, or to one of several; see :meth:`Panda.run_until`.
 
-        The end's reason is ``"ended"`` if the recording ends before.
+        The end's reason is ``"ended"`` if the recording ends before, or so many
+        instructions are executed in all (``end``).
         """
         self._check_open()
+        if self._at_end:
+            return RunEnd("ended", self.pc, 0)
         panda = self._panda
-        panda._check(panda.libpanda.panda_replay_stop_at(_NO_COUNT))
+        panda._check(panda.libpanda.panda_replay_stop_at(_NO_COUNT if end is None else end))
         if TYPE_CHECKING:
             assert isinstance(panda, Limits)
-        return panda.run_until(pc)
+        found = panda.run_until(pc)
+        self._at_end = panda._run_result == PandaRunResult.REPLAY_END
+        return found
+
+    def serve_gdb(
+        self,
+        port: int | str | PathLike[str] = 0,
+        host: str = "127.0.0.1",
+        on_listening: Callable[[str], object] | None = None,
+    ) -> None:
+        """Let one gdb debug the replay, forward and back, until it detaches.
+
+        In gdb: ``target remote ADDRESS``. The replay stays where gdb left it.
+
+        Args:
+            port: TCP port, 0 for any that is free; or path of a Unix socket.
+            host: address to listen at.
+            on_listening: called with the ADDRESS for gdb, e.g. to print it.
+
+        Raises:
+            UnsupportedFeatureError: there are no registers for gdb of this
+                architecture.
+            OSError: the address cannot be listened at.
+            ReplayDivergence, and whatever :meth:`Panda.run` raises.
+        """
+        self._check_open()
+        from .gdbserver import serve
+
+        serve(self, port, host, on_listening)
 
     def find_last_write(self, address: int, size: int = 1, physical: bool = False) -> Write | None:
         """Who wrote to these bytes last, before this place.

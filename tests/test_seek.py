@@ -41,6 +41,8 @@ def case_seek(arch: str, path: str, budget: str) -> dict[str, Any]:
             assert replay.run_to(place) == place
             straight[place] = state_of(panda)
         found["end"] = replay.run()
+        # The CPU may be halted there, and nothing wakes it.
+        found["beyond"] = [replay.step(), replay.run_until(4).reason, replay.run()]
         found["first"] = report_of(panda)
         for _ in range(15):
             place = rng.choice(places)
@@ -73,6 +75,7 @@ def test_seek(arch: str, budget: str, tmp_path: Path) -> None:
     assert found["stepped"]
     assert found["begin"] == 0
     assert found["total"] == found["end"] == recorded["instructions"]
+    assert found["beyond"] == [found["end"], "ended", found["end"]]
     assert found["first"] == found["again"] == found["after"] == recorded
     assert "seek() goes back" in found["behind"]
 
@@ -176,3 +179,30 @@ def test_cut(tmp_path: Path) -> None:
     assert part["middle"] == part["back"] == whole["middle"]
     assert part["last"] == whole["last"]
     assert part["part"] >= whole["length"] - whole["at"]
+
+
+def case_callbacks_after_seek(path: str) -> list[int]:
+    panda = boot()
+    counts: list[int] = []
+    found = []
+
+    def executed(cpu: Any, pc: int) -> int:
+        counts.append(panda.rr_get_guest_instr_count())
+        return 0
+
+    with panda.replay(path) as replay:
+        panda.cb_insn_translate(name="translated")(lambda cpu, pc: True)
+        panda.cb_insn_exec(name="executed")(executed)
+        place = replay.total // 8
+        for _ in range(2):
+            replay.seek(place)
+            counts.clear()
+            replay.run_to(place + 20_000)
+            found.append(len(counts))
+    return found
+
+
+def test_callbacks_see_instructions_that_a_seek_translated(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    run_case(record_commands, "x86_64", path, WORK[:1])
+    assert run_case(case_callbacks_after_seek, path) == [20_000, 20_000]
