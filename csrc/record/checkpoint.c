@@ -281,7 +281,7 @@ void panda_checkpoint_take(CPUState *cs)
     c->border = panda_border;
     c->topology = panda_topology_height();
     c->regions = panda_regions();
-    c->history = panda_history()->n;
+    panda_history(&c->history);
     c->pages = g_hash_table_new_full(NULL, NULL, NULL, free_page);
     panda_player_position(&c->position);
     bql_lock();

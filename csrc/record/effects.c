@@ -464,17 +464,25 @@ static void apply_flush(CPUState *cs, PandaLogCursor *c)
     }
 }
 
+/* All that is known, and how much of it leads to this place. */
 static PandaBytes history;
+static size_t history_now;
 
-const PandaBytes *panda_history(void)
+const uint8_t *panda_history(size_t *size)
 {
-    return &history;
+    *size = history_now;
+    return history.data;
+}
+
+void panda_history_begin(void)
+{
+    history.n = history_now = 0;
 }
 
 void panda_history_set(size_t size)
 {
     g_assert(size <= history.n);
-    history.n = size;
+    history_now = size;
 }
 
 /* Keep an entry that was applied, from its first byte after the kind. */
@@ -483,10 +491,14 @@ static void remember(PandaEntryKind kind, const uint8_t *from,
 {
     uint8_t byte = kind;
 
-    if (!c->bad) {
+    if (c->bad) {
+        return;
+    }
+    if (history_now == history.n) {
         panda_bytes_put(&history, &byte, 1);
         panda_bytes_put(&history, from, c->at - from);
     }
+    history_now += 1 + (c->at - from);
 }
 
 bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)

@@ -23,7 +23,8 @@ void panda_topology_go_to(unsigned height);
  * The entries that have defined regions and changed what is where, up to this
  * place of the replay; a number for a checkpoint to go back to.
  */
-const PandaBytes *panda_history(void);
+const uint8_t *panda_history(size_t *size);
+void panda_history_begin(void);
 void panda_history_set(size_t size);
 
 #endif

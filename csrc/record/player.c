@@ -791,7 +791,7 @@ static void do_begin(void *opaque)
     }
     run_on_cpu(cs, start_counting, RUN_ON_CPU_NULL);
     panda_topology_begin();
-    panda_history_set(0);
+    panda_history_begin();
     panda_border_begin();
     panda_regions_clear();
     g_clear_pointer(&divergence, g_free);
@@ -982,10 +982,12 @@ static bool cut_state(Cut *cut)
 static void cut_prologue(PandaBytes *body)
 {
     PandaBytes pause = {}, head = {}, cpu = {}, *log = panda_log;
+    size_t n;
+    const uint8_t *history = panda_history(&n);
 
     panda_log = &pause;
     panda_checkpoint_log_pages();
-    panda_log_bytes(panda_history()->data, panda_history()->n);
+    panda_log_bytes(history, n);
     panda_cpu_save(&cpu);
     panda_log_entry(PANDA_ENTRY_RESET);
     panda_log_string(cpu.data, cpu.n);
