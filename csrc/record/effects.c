@@ -33,7 +33,7 @@ static void memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length)
     int block;
 
     if (!panda_rr_recording()) {
-        if (!applying) {
+        if (!applying && !panda_replay_writes_allowed()) {
             panda_player_stray_write(mr);
         }
         return;

@@ -188,6 +188,8 @@ const char *panda_rr_refusal(CPUState *cs);
 
 /* May the host program change the guest's memory, or its registers? */
 int panda_rr_check_write(bool memory);
+/* May it in a replay? */
+bool panda_replay_writes_allowed(void);
 
 /* ---- the architectures' part (csrc/arch/<family>_record.c) ---- */
 

@@ -59,6 +59,11 @@ void panda_replay_allow_writes(bool allow)
     writes_allowed = allow;
 }
 
+bool panda_replay_writes_allowed(void)
+{
+    return writes_allowed;
+}
+
 int panda_rr_check_write(bool memory)
 {
     switch (qatomic_read(&panda_rr_state)) {
