@@ -999,11 +999,13 @@ def case_coverage(folder: str) -> dict[str, Any]:
         user_low = min(b.pc for b in user.blocks)
         modules = [("low", user_low & ~0xFFF, (user_low & ~0xFFF) + 0x1000)]
         path = Path(folder)
+        before = sorted((b.pc, b.size) for b in covered.blocks)
         written = covered.write_drcov(path / "all.drcov", modules)
         user.write_drcov(path / "user.drcov")
         found, listed = read_drcov(path / "all.drcov")
         wanted = sorted((b.pc, b.size) for b in covered.blocks)
-        out["drcov"] = [written == len(listed), sorted(listed) == wanted]
+        # The guest runs on, and a block that is translated anew may get another size.
+        out["drcov"] = [written == len(listed), sorted(listed) in (before, wanted)]
         out["modules"] = [found[0] == (modules[0][1], modules[0][2], "low"), len(found)]
         _, listed = read_drcov(path / "user.drcov")
         out["user"] = sorted(listed) == sorted((b.pc, b.size) for b in user.blocks)
