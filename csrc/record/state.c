@@ -130,6 +130,8 @@ bool panda_cpu_save(PandaBytes *out)
     CPUState *cs = panda_vcpu.cs;
     int status = vmstate_save_state(file, cpu_description(cs), cs, NULL);
 
+    /* Who loads it looks at what follows, and must not come to the end. */
+    qemu_put_be64(file, 0);
     status = status ?: qemu_fflush(file);
     if (!status) {
         panda_bytes_number(out, channel->usage);
