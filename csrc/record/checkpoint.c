@@ -324,14 +324,13 @@ static void note_and_keep(unsigned block, uint64_t page, void *opaque)
                                         1 << DIRTY_MEMORY_MIGRATION);
 }
 
-void panda_checkpoint_log_pages(void)
+/* Add the pages that were written after one checkpoint and up to another. */
+static void add_keys(GHashTable *keys, unsigned after, unsigned to)
 {
-    g_autoptr(GHashTable) keys = g_hash_table_new(NULL, NULL);
     GHashTableIter iter;
     gpointer key;
 
-    each_written(note_and_keep, keys);
-    for (unsigned i = 1; i <= present; i++) {
+    for (unsigned i = after + 1; i <= to; i++) {
         Checkpoint *c = g_ptr_array_index(checkpoints, i);
 
         g_hash_table_iter_init(&iter, c->pages);
@@ -339,6 +338,16 @@ void panda_checkpoint_log_pages(void)
             g_hash_table_add(keys, key);
         }
     }
+}
+
+void panda_checkpoint_log_pages(void)
+{
+    g_autoptr(GHashTable) keys = g_hash_table_new(NULL, NULL);
+    GHashTableIter iter;
+    gpointer key;
+
+    each_written(note_and_keep, keys);
+    add_keys(keys, 0, present);
     g_hash_table_iter_init(&iter, keys);
     while (g_hash_table_iter_next(&iter, &key, NULL)) {
         unsigned n;
@@ -363,14 +372,7 @@ static void restore_memory(unsigned index)
     gpointer key;
 
     each_written(note_page, keys);
-    for (unsigned i = MIN(index, present) + 1; i <= MAX(index, present); i++) {
-        Checkpoint *c = g_ptr_array_index(checkpoints, i);
-
-        g_hash_table_iter_init(&iter, c->pages);
-        while (g_hash_table_iter_next(&iter, &key, NULL)) {
-            g_hash_table_add(keys, key);
-        }
-    }
+    add_keys(keys, MIN(index, present), MAX(index, present));
     g_hash_table_iter_init(&iter, keys);
     while (g_hash_table_iter_next(&iter, &key, NULL)) {
         put_page(key, content_at(index, key));

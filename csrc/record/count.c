@@ -46,25 +46,25 @@ static void forget_translations(CPUState *cs)
     panda_tlb_forget(cs);
 }
 
-void panda_count_begin(CPUState *cs)
+static void switch_counting(CPUState *cs, run_on_cpu_data on)
 {
-    panda_counting = true;
-    cs->tcg_cflags |= CF_USE_ICOUNT;
+    panda_counting = on.host_int;
+    if (panda_counting) {
+        cs->tcg_cflags |= CF_USE_ICOUNT;
+        timers_state.qemu_icount = 0;
+        cs->icount_budget = 0;
+        cs->icount_extra = 0;
+    } else {
+        cs->tcg_cflags &= ~CF_USE_ICOUNT;
+    }
     forget_translations(cs);
-    timers_state.qemu_icount = 0;
-    cs->icount_budget = 0;
-    cs->icount_extra = 0;
     cs->neg.icount_decr.u32 = 0;
     cs->neg.icount_decr.u16.low = 0;
 }
 
-void panda_count_end(CPUState *cs)
+void panda_count_switch(bool on)
 {
-    panda_counting = false;
-    cs->tcg_cflags &= ~CF_USE_ICOUNT;
-    forget_translations(cs);
-    cs->neg.icount_decr.u32 = 0;
-    cs->neg.icount_decr.u16.low = 0;
+    run_on_cpu(panda_vcpu.cs, switch_counting, RUN_ON_CPU_HOST_INT(on));
 }
 
 uint64_t panda_count_raw(void)

@@ -40,7 +40,6 @@ static PandaRam *rams;
 static unsigned n_rams, ram_parts;
 /* Members that are chunks of the log, in order. */
 static GArray *chunks;
-static uint64_t total_steps;
 /* Instructions since an epoch began, where the recording begins. */
 static uint64_t epoch_base;
 static uint64_t epoch;
@@ -114,10 +113,34 @@ PandaRam *panda_player_rams(unsigned *count)
 
 /* ---- reading the log ---- */
 
+/* A chunk's header: where it begins, its length, what RAM is compared with. */
+typedef struct ChunkHead {
+    uint64_t count, steps, n_count, n_steps;
+    unsigned check;
+    uint64_t digest;
+} ChunkHead;
+
+static ChunkHead read_head(PandaLogCursor *c)
+{
+    ChunkHead head = {};
+    const uint8_t *digest;
+
+    head.count = panda_log_get(c);
+    head.steps = panda_log_get(c);
+    head.n_count = panda_log_get(c);
+    head.n_steps = panda_log_get(c);
+    head.check = panda_log_get(c);
+    if (head.check && (digest = panda_log_get_bytes(c, 8))) {
+        memcpy(&head.digest, digest, 8);
+    }
+    return head;
+}
+
 /* Unpack a chunk and read its header: where it begins. */
 static bool open_chunk(unsigned number, uint64_t *count, uint64_t *steps)
 {
     Error *err = NULL;
+    ChunkHead head;
     size_t size;
 
     g_free(chunk_data);
@@ -129,18 +152,13 @@ static bool open_chunk(unsigned number, uint64_t *count, uint64_t *steps)
         return false;
     }
     chunk = (PandaLogCursor) { chunk_data, chunk_data + size };
-    *count = panda_log_get(&chunk);
-    *steps = panda_log_get(&chunk);
-    chunk_end_count = *count + panda_log_get(&chunk);
-    chunk_end_steps = *steps + panda_log_get(&chunk);
-    ram_check = panda_log_get(&chunk);
-    if (ram_check) {
-        const uint8_t *digest = panda_log_get_bytes(&chunk, 8);
-
-        if (digest) {
-            memcpy(&ram_digest, digest, 8);
-        }
-    }
+    head = read_head(&chunk);
+    *count = head.count;
+    *steps = head.steps;
+    chunk_end_count = head.count + head.n_count;
+    chunk_end_steps = head.steps + head.n_steps;
+    ram_check = head.check;
+    ram_digest = head.digest;
     next_chunk = number + 1;
     return true;
 }
@@ -683,16 +701,6 @@ static bool read_end(Error **errp)
     return true;
 }
 
-static void start_counting(CPUState *cs, run_on_cpu_data data)
-{
-    panda_count_begin(cs);
-}
-
-static void stop_counting(CPUState *cs, run_on_cpu_data data)
-{
-    panda_count_end(cs);
-}
-
 static void close_recording(void)
 {
     panda_archive_close(archive);
@@ -789,7 +797,7 @@ static void do_begin(void *opaque)
         qemu_system_reset(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
         return;
     }
-    run_on_cpu(cs, start_counting, RUN_ON_CPU_NULL);
+    panda_count_switch(true);
     panda_topology_begin();
     panda_history_begin();
     panda_border_begin();
@@ -832,7 +840,7 @@ static void do_end(void *opaque)
     panda_topology_go_to(0);
     panda_checkpoints_end();
     panda_rr_set_state(PANDA_RR_OFF);
-    run_on_cpu(cs, stop_counting, RUN_ON_CPU_NULL);
+    panda_count_switch(false);
     freeze(false);
     close_recording();
     /* Its devices know nothing of what the CPU did. */
@@ -918,7 +926,7 @@ typedef struct Cut {
     PandaArchiveWriter *archive;
     uint64_t count, steps, slices;
     /* Where the part begins in the recording. */
-    uint64_t first_count, first_steps;
+    uint64_t first_count;
     unsigned chunks;
     bool over;
     Error *err;
@@ -1057,11 +1065,10 @@ static bool cut_log(Cut *cut)
     ok = cut_slices(cut, &body, (PandaLogCursor) { slice_at, chunk.end })
         && cut_chunk(cut, &body, 0, 0, ram_check, ram_digest, !cut->over);
     for (unsigned i = next_chunk; ok && i < chunks->len && !cut->over; i++) {
-        uint64_t count = cut->count, steps = cut->steps, digest = 0;
+        uint64_t count = cut->count, steps = cut->steps;
         g_autofree uint8_t *data = NULL;
         PandaLogCursor c;
-        const uint8_t *bytes;
-        unsigned check;
+        ChunkHead head;
         size_t n;
 
         data = panda_archive_read(
@@ -1071,15 +1078,10 @@ static bool cut_log(Cut *cut)
             break;
         }
         c = (PandaLogCursor) { data, data + n };
-        for (unsigned k = 0; k < 4; k++) {
-            panda_log_get(&c);
-        }
-        check = panda_log_get(&c);
-        if (check && (bytes = panda_log_get_bytes(&c, 8))) {
-            memcpy(&digest, bytes, 8);
-        }
+        head = read_head(&c);
         ok = cut_slices(cut, &body, c)
-            && cut_chunk(cut, &body, count, steps, check, digest, !cut->over);
+            && cut_chunk(cut, &body, count, steps, head.check, head.digest,
+                         !cut->over);
     }
     g_free(body.data);
     if (!ok && !cut->err) {
@@ -1126,7 +1128,6 @@ int panda_replay_cut(const char *path, uint64_t end, uint64_t *length)
 {
     Cut cut = {
         .path = path, .end = end, .first_count = panda_count_raw(),
-        .first_steps = panda_rr_steps,
     };
     int status = panda_check_usable();
 

@@ -211,9 +211,9 @@ uint64_t panda_rr_mix_bytes(uint64_t h, const void *bytes, size_t size);
 
 /* ---- places (count.c) ---- */
 
-void panda_count_begin(CPUState *cs);
-void panda_count_end(CPUState *cs);
-/* Executed since panda_count_begin(), the block that runs included. */
+/* Begin to count, from 0, or end it; the machine stands still. */
+void panda_count_switch(bool on);
+/* Executed since then, the block that runs included. */
 uint64_t panda_count_raw(void);
 /* Note the count for the callbacks of the event that begins. */
 void panda_count_event(void);

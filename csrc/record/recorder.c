@@ -18,9 +18,7 @@
 #include "record/state.h"
 #include "core/machine.h"
 #include "hw/boards.h"
-#include "migration/snapshot.h"
 #include "qapi/error.h"
-#include "qemu/guest-random.h"
 #include "qemu/main-loop.h"
 #include "qemu/uuid.h"
 #include "qobject/qdict.h"
@@ -30,7 +28,6 @@
 #include "qobject/qjson.h"
 #include "system/block-backend.h"
 #include "system/runstate.h"
-#include "block/thread-pool.h"
 
 /* A chunk is written when it has this many bytes or is this old. */
 #define CHUNK_BYTES (1u << 20)
@@ -304,16 +301,6 @@ static void add_end(void)
     add_json(PANDA_ARCHIVE_LAST, d);
 }
 
-static void start_counting(CPUState *cs, run_on_cpu_data data)
-{
-    panda_count_begin(cs);
-}
-
-static void stop_counting(CPUState *cs, run_on_cpu_data data)
-{
-    panda_count_end(cs);
-}
-
 typedef struct Begin {
     const char *path, *snapshot;
     Error *err;
@@ -371,7 +358,7 @@ static bool start(const char *path, Error **errp)
     panda_saver_add_ram(copy);
     g_free(panda_rr_file);
     panda_rr_file = g_strdup(path);
-    run_on_cpu(cs, start_counting, RUN_ON_CPU_NULL);
+    panda_count_switch(true);
     begin_log();
     panda_rr_set_state(PANDA_RR_RECORD);
     panda_gate_open(true);
@@ -469,7 +456,7 @@ static bool finish(Error **errp)
     }
     panda_rr_set_state(PANDA_RR_OFF);
     panda_gate_open(false);
-    run_on_cpu(cs, stop_counting, RUN_ON_CPU_NULL);
+    panda_count_switch(false);
     ok = panda_saver_end(complete, &panda_rr_facts.file_size, errp);
     if (!ok) {
         error_prepend(errp, "the recording is cut off: ");

@@ -74,7 +74,7 @@ int panda_rr_check_write(bool memory)
         return panda_fail(PANDA_ERR_STATE, "the guest's state cannot be "
                           "changed in a replay, which would differ from its "
                           "recording from here on; if that is wanted, give "
-                          "allow_writes=True to run_replay() or replay()");
+                          "allow_writes=True to run_replay()");
     case PANDA_RR_RECORD:
         /* Between two slices it is logged like what a device writes. */
         if (memory && (!runstate_is_running() || panda_in_main_thread())) {
