@@ -38,6 +38,9 @@ from toolchain import FLAGS, toolchain
 
 OPTIMISE = ["-O2", "-ffunction-sections", "-fdata-sections", "-Wall", "-Werror", "-Wno-unused"]
 
+#: The directories of ``csrc/`` that are the same for all architectures.
+PARTS = ("core", "record", "introspect", "syscalls", "hooks", "plugins")
+
 #: Functions that not all architectures call.
 OPTIONAL_WRAPS = {"qemu_guest_getrandom", "tlb_flush_all_cpus_synced"}
 
@@ -73,7 +76,7 @@ def exported() -> list[str]:
 
 def sources(family: str) -> list[Path]:
     """The C files of the core for a family of architectures."""
-    common = [*(CSRC / "core").glob("*.c"), *(CSRC / "record").glob("*.c")]
+    common = [path for part in PARTS for path in (CSRC / part).glob("*.c")]
     return sorted([*common, *(CSRC / "arch").glob(f"{family}*.c")])
 
 
