@@ -85,8 +85,6 @@ class LoadedPlugins(Mapping[str, Plugin]):
 class Plugins(Ppp):
     """The part of Panda for C plugins."""
 
-    #: The loaded plugins by name; ``panda.plugins["x"]`` loads x if it is not loaded.
-    plugins: LoadedPlugins
     #: Where plugins are looked for that are not built in.
     plugin_path: str | None
 
@@ -94,7 +92,12 @@ class Plugins(Ppp):
         self._init_ppp()
         given = plugin_path or os.environ.get("PANDA_PLUGIN_DIR")
         self.plugin_path = None if given is None else os.fspath(given)
-        self.plugins = LoadedPlugins(self)
+        self._loaded_plugins = LoadedPlugins(self)
+
+    @property
+    def plugins(self) -> LoadedPlugins:
+        """The loaded plugins by name; ``panda.plugins["x"]`` loads x if need be."""
+        return self._loaded_plugins
 
     def get_plugin_path(self) -> str | None:
         """The directory plugins are looked for in that are not built in; None: none."""

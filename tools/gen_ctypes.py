@@ -47,6 +47,9 @@ OUTPUT = ROOT / "pandalite" / "_bindings"
 #: Files of the output directory that other hands write.
 FOREIGN = re.compile(r"loader\.py|env_(?P<arch>\w+)\.py|py\.typed")
 
+#: Headers that are compiled into plugins, and declare nothing of the library's.
+FOR_PLUGINS = ("plugin.h", "plugin_plugin.h")
+
 #: The union that lists the callback kinds, and its twin with a context.
 CALLBACK_UNION = "panda_cb"
 CONTEXT_UNION = "panda_cb_with_context"
@@ -911,7 +914,7 @@ def _function_param_names(node: c_ast.Node) -> list[str] | None:
 
 def read_headers(include: Path, base: Path | None = None) -> Api:
     """Read ``<include>/panda/`` and its ``plugins/``; messages are relative to base."""
-    headers = sorted((include / "panda").glob("*.h"))
+    headers = sorted(h for h in (include / "panda").glob("*.h") if h.name not in FOR_PLUGINS)
     headers += sorted((include / "panda" / "plugins").glob("*.h"))
     if not headers:
         raise HeaderError(str(include / "panda"), 0, "no headers there")
