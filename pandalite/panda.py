@@ -16,9 +16,9 @@ from .arch import make_arch
 from .compound import Compound
 from .coverage import Coverages
 from .errors import ImageError, StateError, UnsupportedFeatureError
+from .hooks import Hooks
 from .lifecycle import firmware_directories
 from .limits import Limits
-from .plugins import Plugins
 from .replay import Replays
 from .serial import Serial
 from .snapshots import Snapshots
@@ -35,7 +35,7 @@ _instance: Panda | None = None
 _instance_lock = threading.Lock()
 
 
-class Panda(Plugins, Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Unsupported):
+class Panda(Hooks, Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Unsupported):
     """A guest machine inside this process.
 
     The machine is created by the first :meth:`run`. There can be one Panda per
@@ -202,6 +202,7 @@ class Panda(Plugins, Limits, Compound, Replays, Serial, Snapshots, Streams, Cove
         self._init_callbacks()
         self._init_streams()
         self._init_plugins(plugin_path)
+        self._init_hooks()
         self._init_memory()
         self._init_lifecycle()
         self.arch = make_arch(self)

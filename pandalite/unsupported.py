@@ -25,8 +25,7 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "get_os_family",
         "get_id",
     ),
-    "hooks": (
-        "hook",
+    "hooks by name, memory hooks, hypercalls, breakpoints": (
         "hook_symbol",
         "hook_symbol_resolution",
         "get_best_matching_symbol",

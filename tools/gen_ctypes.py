@@ -1212,6 +1212,13 @@ class Translator:
         return record.union or any(self.by_value_union(member.type) for member in record.fields)
 
 
+def _parts(ctype: CType) -> set[str]:
+    """The records a type holds, not only refers to."""
+    if ctype.kind == "record":
+        return {ctype.name}
+    return _parts(ctype.target) if ctype.kind == "array" and ctype.target else set()
+
+
 def _element(expression: str) -> str:
     """Annotation of the ctypes type behind a pointer or in an array."""
     if expression.startswith("POINTER("):
@@ -1364,7 +1371,9 @@ class Generator:
             "c_void_p.",
         )
         defined: set[str] = set()
-        waiting: list[tuple[Record, list[str], set[str]]] = []
+        #: Those whose members are known: they can be parts of others.
+        complete: set[str] = set()
+        waiting: list[tuple[Record, list[str], set[str], set[str]]] = []
         for record in self._api.records.values():
             if record.name in (CALLBACK_UNION, CONTEXT_UNION):
                 continue
@@ -1375,15 +1384,18 @@ class Generator:
                 for name in _IDENTIFIER.findall(expr)
                 if name in self._api.records
             }
+            parts = {name for item in record.fields for name in _parts(item.type)}
             module.body += self._record(module, record, exprs)
-            if needs <= defined:
+            if needs <= defined and parts <= complete:
                 module.body += ["", *self._fields(record, exprs, 4, "_fields_")]
+                complete.add(record.name)
             else:
-                waiting.append((record, exprs, needs))
+                waiting.append((record, exprs, needs, parts))
             defined.add(record.name)
             for item in list(waiting):
-                if item[2] <= defined:
+                if item[2] <= defined and item[3] <= complete:
                     waiting.remove(item)
+                    complete.add(item[0].name)
                     head = f"{item[0].name}._fields_"
                     module.body += ["", "", *self._fields(item[0], item[1], 0, head)]
         if waiting:

@@ -14,6 +14,7 @@
 #include "core/listeners.h"
 #include "core/limit.h"
 #include "core/python.h"
+#include "hooks/hooks.h"
 #include "exec/exec-all.h"
 #include "exec/plugin-gen.h"
 #include "tcg/tcg.h"
@@ -147,6 +148,7 @@ void __wrap_qemu_plugin_flush_cb(void)
     panda_mem_flushed();
     panda_branches_flushed();
     panda_listeners_flushed();
+    panda_hooks_flushed();
     __real_qemu_plugin_flush_cb();
 }
 
@@ -399,7 +401,7 @@ bool __wrap_plugin_gen_tb_start(CPUState *cs, const DisasContextBase *db)
 
     translating = NULL;
     panda_insn_block_start(db);
-    if (!(cflags & PANDA_CF_ALL)) {
+    if (!(cflags & PANDA_CF_ALL) && !panda_hooks_near(db->pc_first)) {
         return false;
     }
     translating = g_new0(PandaBlock, 1);

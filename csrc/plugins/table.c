@@ -6,6 +6,7 @@
 #include "plugins/plugins.h"
 
 #define PLUGINS(_)                                                            \
+    _(hooks)                                                                  \
     _(hypercaller)
 
 #define DECLARE(name) extern const PandaBuiltin panda_builtin_##name;

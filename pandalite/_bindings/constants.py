@@ -5,6 +5,8 @@ from __future__ import annotations
 
 #: How many addresses a limit can have.
 PANDA_LIMIT_ADDRESSES = 64
+#: Longest name of a symbol or of what it is in, with its end.
+MAX_PATH_LEN = 256
 
 # enum PandaFaultKind
 PANDA_FAULT_NONE = 0
@@ -161,3 +163,8 @@ PANDA_FIELD_SP = 16
 PANDA_FIELD_DEPTH = 17
 PANDA_FIELD_RETURNS = 18
 PANDA_STREAM_FIELDS = 19
+
+# enum kernel_mode
+MODE_ANY = 0
+MODE_KERNEL_ONLY = 1
+MODE_USER_ONLY = 2

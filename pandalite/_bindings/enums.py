@@ -307,3 +307,11 @@ class PandaStreamField(IntEnum):
     FIELD_DEPTH = 17
     FIELD_RETURNS = 18
     STREAM_FIELDS = 19
+
+
+class kernel_mode(IntEnum):
+    """The privilege of code that is hooked."""
+
+    ANY = 0
+    KERNEL_ONLY = 1
+    USER_ONLY = 2

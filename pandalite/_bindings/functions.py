@@ -44,6 +44,7 @@ from .structs import (
     PandaStreamSpec,
     PandaStreamStats,
     PandaTB,
+    hook,
     panda_arg_list,
 )
 
@@ -266,6 +267,19 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_stream_stop": (None, (c_void_p,)),
     "panda_stream_finish": (None, (c_void_p,)),
     "panda_stream_close": (None, (c_void_p, c_bool)),
+    "panda_hooks_add_hook": (POINTER(hook), (POINTER(hook),)),
+    "panda_hooks_add_python": (c_int, (POINTER(hook), POINTER(PandaPythonCallback))),
+    "panda_hooks_remove_hook": (c_int, (POINTER(hook),)),
+    "panda_hooks_enable_hooking": (None, ()),
+    "panda_hooks_disable_hooking": (None, ()),
+    "panda_hooks_count": (c_uint32, ()),
+    "panda_hooks_skip_function": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_hooks_get_argument": (c_int, (POINTER(PandaCPU), c_uint32, POINTER(c_uint64))),
+    "panda_hooks_set_argument": (c_int, (POINTER(PandaCPU), c_uint32, c_uint64)),
+    "panda_hooks_get_return_address": (c_int, (POINTER(PandaCPU), POINTER(c_uint64))),
+    "panda_hooks_get_returned_sp": (c_uint64, (POINTER(PandaCPU),)),
+    "panda_hooks_get_result": (c_uint64, (POINTER(PandaCPU),)),
+    "panda_hooks_set_result": (c_int, (POINTER(PandaCPU), c_uint64)),
     "panda_hypercaller_register_hypercall": (
         c_int,
         (c_uint32, FN_panda_hypercaller_register_hypercall_function),
@@ -289,6 +303,8 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_current_asid",
         "panda_in_kernel_mode",
         "panda_register_read",
+        "panda_hooks_get_returned_sp",
+        "panda_hooks_get_result",
     }
 )
 
@@ -419,6 +435,26 @@ class NonblockingLibrary(Protocol):
         """Read a register, least significant byte first.
 
         Descriptor-table registers give a PandaSegment.
+
+        Never blocks.
+        """
+
+    def panda_hooks_get_returned_sp(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The stack pointer as it will be when the function has returned.
+
+        Never blocks.
+        """
+
+    def panda_hooks_get_result(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """What the function has returned, at its return address.
 
         Never blocks.
         """
@@ -1538,6 +1574,96 @@ class Library(NonblockingLibrary, Protocol):
         keep_batches: batches are still looked at. No more than that may be done with it then, but
         to call this again, without keep_batches, which frees them.
         """
+
+    def panda_hooks_add_hook(
+        self,
+        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
+        /,
+    ) -> _Pointer[hook]:
+        """Add a hook, which is copied; the copy, or NULL.
+
+        Takes effect at the next block, from any thread. One that is the same in address, address
+        space, type and function is not added twice: the one there is is returned. The copy is valid
+        until the hook is removed.
+        """
+
+    def panda_hooks_add_python(
+        self,
+        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
+        callback: PandaPythonCallback
+        | Array[PandaPythonCallback]
+        | _Pointer[PandaPythonCallback]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Add a hook whose function is Python's; h is not copied.
+
+        h and the objects are kept by the host until the run has ended. Only the types
+        start_block_exec and before_block_exec; PANDA_ERR_UNSUPPORTED where panda_python_supports()
+        says no.
+        """
+
+    def panda_hooks_remove_hook(
+        self,
+        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Remove a hook: the copy, or what panda_hooks_add_python() was given."""
+
+    def panda_hooks_enable_hooking(self) -> None:
+        """Let hooks act (the default)."""
+
+    def panda_hooks_disable_hooking(self) -> None:
+        """Let no hook act; they stay."""
+
+    def panda_hooks_count(self) -> int:
+        """How many hooks there are."""
+
+    def panda_hooks_skip_function(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        result: int,
+        /,
+    ) -> int:
+        """In a hook at a function's first instruction: return from it at once.
+
+        PANDA_ERR_MEMORY if the return address cannot be read.
+        """
+
+    def panda_hooks_get_argument(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        number: int,
+        value: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The argument of that number, from 0, at a function's first instruction."""
+
+    def panda_hooks_set_argument(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        number: int,
+        value: int,
+        /,
+    ) -> int:
+        """Change an argument at a function's first instruction."""
+
+    def panda_hooks_get_return_address(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        address: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Where the function will return to, at its first instruction."""
+
+    def panda_hooks_set_result(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        value: int,
+        /,
+    ) -> int:
+        """Change what the function has returned."""
 
     def panda_hypercaller_register_hypercall(self, magic: int, function: CFuncPtr | None, /) -> int:
         """Have a function called for the hypercalls of a number.

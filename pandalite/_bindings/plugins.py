@@ -31,11 +31,27 @@ class PppCallback(NamedTuple):
 
 #: Plugin -> name -> PPP callback.
 PPP: dict[str, dict[str, PppCallback]] = {
+    "hooks": {},
     "hypercaller": {},
 }
 
 #: Plugin -> name without its prefix -> C function.
 FUNCTIONS: dict[str, dict[str, str]] = {
+    "hooks": {
+        "add_hook": "panda_hooks_add_hook",
+        "add_python": "panda_hooks_add_python",
+        "remove_hook": "panda_hooks_remove_hook",
+        "enable_hooking": "panda_hooks_enable_hooking",
+        "disable_hooking": "panda_hooks_disable_hooking",
+        "count": "panda_hooks_count",
+        "skip_function": "panda_hooks_skip_function",
+        "get_argument": "panda_hooks_get_argument",
+        "set_argument": "panda_hooks_set_argument",
+        "get_return_address": "panda_hooks_get_return_address",
+        "get_returned_sp": "panda_hooks_get_returned_sp",
+        "get_result": "panda_hooks_get_result",
+        "set_result": "panda_hooks_set_result",
+    },
     "hypercaller": {
         "register_hypercall": "panda_hypercaller_register_hypercall",
         "unregister_hypercall": "panda_hypercaller_unregister_hypercall",

@@ -10,11 +10,14 @@ from ctypes import (
     CFUNCTYPE,
     POINTER,
     Structure,
+    Union,
     c_bool,
     c_char,
     c_char_p,
     c_int,
     c_int32,
+    c_uint,
+    c_uint8,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -593,3 +596,92 @@ class PandaStreamStats(Structure):
         ("dropped", c_uint64),
         ("waits", c_uint64),
     )
+
+
+class symbol(Structure):
+    """A symbol of a program or library.
+
+    Fields:
+        section: The file it is in.
+    """
+
+    address: int
+    value: int
+    symtab_idx: int
+    reloc_type: int
+    name: bytes
+    section: bytes
+
+    _fields_ = (
+        ("address", c_uint64),
+        ("value", c_uint64),
+        ("symtab_idx", c_int),
+        ("reloc_type", c_int),
+        ("name", c_char * 256),
+        ("section", c_char * 256),
+    )
+
+
+class hooks_panda_cb(Union):
+    """The function of a hook: one of these, by its type."""
+
+    before_tcg_codegen: CFuncPtr
+    before_block_translate: CFuncPtr
+    after_block_translate: CFuncPtr
+    before_block_exec_invalidate_opt: CFuncPtr
+    before_block_exec: CFuncPtr
+    after_block_exec: CFuncPtr
+    start_block_exec: CFuncPtr
+    end_block_exec: CFuncPtr
+    cbaddr: CFuncPtr
+
+
+class hook(Structure):
+    """A hook.
+
+    Fields:
+        addr: Where: start_block_exec and before_block_exec, any instruction.
+        asid: In which address space, as panda_current_asid() has it; 0: in all.
+        enabled: A function that clears it removes its hook.
+        sym: Of a hook that was made by a symbol's name.
+    """
+
+    addr: int
+    asid: int
+    type: int
+    cb: hooks_panda_cb
+    km: int
+    enabled: bool
+    sym: symbol
+    context: int | None
+
+
+hooks_panda_cb._fields_ = (
+    ("before_tcg_codegen", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    ("before_block_translate", CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, POINTER(hook))),
+    ("after_block_translate", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    (
+        "before_block_exec_invalidate_opt",
+        CFUNCTYPE(c_bool, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook)),
+    ),
+    ("before_block_exec", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    (
+        "after_block_exec",
+        CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), c_uint8, POINTER(hook)),
+    ),
+    ("start_block_exec", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    ("end_block_exec", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    ("cbaddr", CFUNCTYPE(None)),
+)
+
+
+hook._fields_ = (
+    ("addr", c_uint64),
+    ("asid", c_uint64),
+    ("type", c_uint),
+    ("cb", hooks_panda_cb),
+    ("km", c_uint),
+    ("enabled", c_bool),
+    ("sym", symbol),
+    ("context", c_void_p),
+)
