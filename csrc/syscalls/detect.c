@@ -32,9 +32,11 @@ static uint8_t wanted(unsigned abi, uint32_t number,
                       PandaSyscallEntry **entry)
 {
     uint8_t want = qatomic_read(&panda_syscalls_all);
+    uint8_t *its;
 
     *entry = panda_syscall_entry(abi, number);
-    return *entry ? want | qatomic_read(&(*entry)->want) : want;
+    its = *entry ? &(*entry)->want : &panda_syscalls_unknown;
+    return want | qatomic_read(its);
 }
 
 /* packed: the next instruction's distance, and what the architecture noted */

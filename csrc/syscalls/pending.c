@@ -84,6 +84,14 @@ static void drop(Pending *p)
     g_free(p);
 }
 
+int64_t panda_syscall_result(CPUState *cs, const PandaSyscallCall *call)
+{
+    int64_t result = panda_arch_syscall_result(cs, call->abi, call->how);
+
+    return panda_syscall_abis[call->abi].word == 4 && result < -4095
+        ? (uint32_t)result : result;
+}
+
 /* By either of its two returns; it goes with the second. */
 static void came(Pending *p)
 {
@@ -134,13 +142,16 @@ static uint64_t sp_of_child(const PandaSyscallCall *call)
     return sp ?: call->sp;
 }
 
-/* All that threads of an address space, or one thread, were waiting for. */
+/*
+ * All that threads of an address space, or one thread, were waiting for. Not
+ * what a parent waits for: the child of vfork() has its address space.
+ */
 static void drop_all_of(const PandaSyscallCall *call, bool group)
 {
     Pending *p, *next;
 
     QTAILQ_FOREACH_SAFE(p, &by_age, age, next) {
-        if (group ? p->call.asid == call->asid
+        if (group ? p->call.asid == call->asid && !is_fork(&p->call)
                   : call->task && p->call.task == call->task) {
             drop(p);
         }
@@ -236,9 +247,9 @@ bool panda_syscall_pop(CPUState *cs, uint64_t pc, PandaSyscallCall *call,
     p = find(pc, sp, task, asid);
     /* The child of vfork() has all of its parent's but the result. */
     if (p && !(is_fork(&p->call) && !p->child_came && !task
-               && !panda_arch_syscall_result(cs, p->call.abi, p->call.how))) {
+               && !panda_syscall_result(cs, &p->call))) {
         *call = p->call;
-        *result = panda_arch_syscall_result(cs, p->call.abi, p->call.how);
+        *result = panda_syscall_result(cs, &p->call);
         *phase = PANDA_SYSCALL_RETURN;
         unlink_call(p);
         if (is_fork(call) && *result < 0 && !p->child_came) {
@@ -248,8 +259,7 @@ bool panda_syscall_pop(CPUState *cs, uint64_t pc, PandaSyscallCall *call,
         return true;
     }
     parent = find_parent(pc, sp, task);
-    if (parent && !panda_arch_syscall_result(cs, parent->call.abi,
-                                             parent->call.how)) {
+    if (parent && !panda_syscall_result(cs, &parent->call)) {
         *call = parent->call;
         call->task = task;
         call->asid = asid;

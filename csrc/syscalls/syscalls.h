@@ -42,6 +42,8 @@ typedef enum PandaSyscallTrait {
 typedef struct PandaSyscallEntry {
     const char *name;
     uint32_t number;
+    /* Index into panda_syscall_names. */
+    uint16_t name_id;
     uint8_t abi;
     uint8_t nargs;
     bool noreturn;
@@ -62,6 +64,16 @@ typedef enum PandaSyscallWant {
 /* The ABIs of this architecture; the first is its own. */
 extern PandaSyscallAbi panda_syscall_abis[];
 extern const unsigned panda_syscall_n_abis;
+
+/* A name some ABI of this architecture has: as the tables and as C has it. */
+typedef struct PandaSyscallName {
+    const char *name;
+    /* "sys_open", "ARM_cacheflush" */
+    char *full;
+} PandaSyscallName;
+
+extern PandaSyscallName *panda_syscall_names;
+extern unsigned panda_syscall_n_names;
 
 /* Read the tables; once is enough. */
 void panda_syscall_tables(void);
@@ -100,8 +112,23 @@ typedef struct PandaSyscallCall {
 /* Streams, or callbacks, have come or gone. */
 void panda_syscalls_recount(void);
 
-/* All calls are wanted: bits of PandaSyscallWant. */
-extern uint8_t panda_syscalls_all;
+/* All calls are wanted, all unknown ones: bits of PandaSyscallWant. */
+extern uint8_t panda_syscalls_all, panda_syscalls_unknown;
+
+/* Who gets the events besides streams. There is one: the plugin. */
+typedef void PandaSyscallSink(const PandaSyscallCall *call, bool enter,
+                              const uint64_t *args, unsigned n);
+void panda_syscall_set_sink(PandaSyscallSink *sink);
+
+/*
+ * What it wants: calls of a name, all calls, unknown ones; bits of
+ * PandaSyscallWant. abi: of this ABI only; negative: of all.
+ */
+void panda_syscall_want(unsigned name_id, uint8_t want, int abi);
+void panda_syscall_sink_wants(uint8_t all, uint8_t unknown, int abi);
+
+/* What the call of the present event has returned, as things are now. */
+int64_t panda_syscall_present_result(CPUState *cs);
 
 /*
  * Deliver an event of a call; place, pc, ra: as of panda_event_enter(). True:
@@ -158,6 +185,9 @@ bool panda_syscall_exec_done(CPUState *cs);
 /* The same, in user mode; fills call if so. */
 bool panda_syscall_pop_exec(CPUState *cs, PandaSyscallCall *call);
 
+/* What the call has returned: an address is not negative, an error is. */
+int64_t panda_syscall_result(CPUState *cs, const PandaSyscallCall *call);
+
 void panda_syscalls_forget(void);
 
 /* ---- csrc/arch/<family>_syscalls.c ---- */
@@ -187,7 +217,10 @@ bool panda_arch_syscall_number(CPUState *cs, unsigned how, unsigned *abi,
 void panda_arch_syscall_slots(CPUState *cs, unsigned abi, unsigned how,
                               uint64_t *slots);
 
-/* What a call has returned: errors are negative, as the kernel has them. */
+/*
+ * What a call has returned, with its sign extended: errors are negative, as
+ * the kernel has them.
+ */
 int64_t panda_arch_syscall_result(CPUState *cs, unsigned abi, unsigned how);
 
 #endif

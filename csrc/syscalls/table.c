@@ -108,6 +108,9 @@ static const char *const numbers[] = {
 #endif
 };
 
+PandaSyscallName *panda_syscall_names;
+unsigned panda_syscall_n_names;
+
 QEMU_BUILD_BUG_ON(ARRAY_SIZE(numbers) != ARRAY_SIZE(panda_syscall_abis));
 
 static uint8_t trait_of(const char *name)
@@ -180,8 +183,22 @@ static GHashTable *read_prototypes(void)
     return all;
 }
 
+/* A name counts when a call has it. */
+static unsigned id_of(PandaSyscallEntry *prototype)
+{
+    if (!prototype->name_id) {
+        PandaSyscallName *name = &panda_syscall_names[panda_syscall_n_names];
+
+        name->name = prototype->name;
+        name->full = g_str_has_prefix(name->name, "ARM_")
+            ? g_strdup(name->name) : g_strconcat("sys_", name->name, NULL);
+        prototype->name_id = ++panda_syscall_n_names;
+    }
+    return prototype->name_id - 1;
+}
+
 static void add(PandaSyscallAbi *abi, uint32_t number,
-                const PandaSyscallEntry *prototype)
+                PandaSyscallEntry *prototype)
 {
     uint32_t index = number - abi->base;
     PandaSyscallEntry *entry;
@@ -200,6 +217,7 @@ static void add(PandaSyscallAbi *abi, uint32_t number,
         entry = &abi->entries[index];
     }
     *entry = *prototype;
+    entry->name_id = id_of(prototype);
     entry->number = number;
     entry->abi = abi - panda_syscall_abis;
 }
@@ -227,6 +245,8 @@ void panda_syscall_tables(void)
     if (g_once_init_enter(&done)) {
         GHashTable *known = read_prototypes();
 
+        panda_syscall_names = g_new0(PandaSyscallName,
+                                     g_hash_table_size(known));
         for (unsigned i = 0; i < panda_syscall_n_abis; i++) {
             read_numbers(&panda_syscall_abis[i], numbers[i], known);
         }
