@@ -96,6 +96,10 @@ class PandaCore:
         """Note an exception that ends the run; the first one wins."""
         raise NotImplementedError
 
+    def _end_plugins(self) -> None:
+        """See :class:`pandalite.plugins.Plugins`."""
+        raise NotImplementedError
+
     def _end_streams(self, at_rest: bool) -> None:
         """See :class:`pandalite.streams.Streams`."""
         raise NotImplementedError

@@ -23,6 +23,7 @@ __all__ = [
     "ImageError",
     "MachineError",
     "PandaError",
+    "PluginError",
     "RecordingError",
     "ReplayDivergence",
     "SnapshotError",
@@ -50,6 +51,10 @@ class UnknownArchitectureError(PandaError, ValueError):
 
 class UnsupportedFeatureError(PandaError, NotImplementedError):
     """A documented PyPANDA feature that pandalite does not have yet."""
+
+
+class PluginError(PandaError, RuntimeError):
+    """A plugin cannot be loaded, or its arguments are wrong."""
 
 
 class MachineError(PandaError):

@@ -345,6 +345,7 @@ class Lifecycle(Callbacks):
         self.started.clear()
         if not keep_callbacks:
             self.delete_callbacks()
+            self._end_plugins()
         if at_rest:
             # None of their functions can be running any more.
             self._retired_callbacks.clear()

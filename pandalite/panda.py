@@ -18,6 +18,7 @@ from .coverage import Coverages
 from .errors import ImageError, StateError, UnsupportedFeatureError
 from .lifecycle import firmware_directories
 from .limits import Limits
+from .plugins import Plugins
 from .replay import Replays
 from .serial import Serial
 from .snapshots import Snapshots
@@ -34,7 +35,7 @@ _instance: Panda | None = None
 _instance_lock = threading.Lock()
 
 
-class Panda(Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Unsupported):
+class Panda(Plugins, Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Unsupported):
     """A guest machine inside this process.
 
     The machine is created by the first :meth:`run`. There can be one Panda per
@@ -59,7 +60,9 @@ class Panda(Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Un
             run and are raised by :meth:`run`; False only prints them.
         libpanda_path: core library to use instead of the installed one.
         biospath: directory with firmware, searched before our own.
-        plugin_path: not supported yet.
+        plugin_path: directory of plugins that are not built in, see
+            :meth:`load_plugin`; default: the environment variable
+            ``PANDA_PLUGIN_DIR``.
 
     Raises:
         UnknownArchitectureError, UnknownImageError, ImageError,
@@ -86,7 +89,6 @@ class Panda(Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Un
     ) -> None:
         given = {
             "os_version": os_version,
-            "plugin_path": plugin_path,
         }
         for name, value in given.items():
             if value:
@@ -137,7 +139,7 @@ class Panda(Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Un
         with _instance_lock:
             self._claim_process()
             try:
-                self._load(libpanda_path)
+                self._load(libpanda_path, plugin_path)
             except BaseException:
                 _release_process(self)
                 raise
@@ -182,7 +184,11 @@ class Panda(Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Un
         panda.endianness = recording.byte_order or panda.endianness
         return panda
 
-    def _load(self, libpanda_path: str | PathLike[str] | None) -> None:
+    def _load(
+        self,
+        libpanda_path: str | PathLike[str] | None,
+        plugin_path: str | PathLike[str] | None,
+    ) -> None:
         self.libpanda = loader.load(self.arch_name, libpanda_path)
         self.libpanda_path = str(self.libpanda.path)
         self._env_struct = loader.env_struct(self.arch_name)
@@ -195,6 +201,7 @@ class Panda(Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Un
         self.mem_buf = (ctypes.c_uint8 * 16).from_address(buffer)
         self._init_callbacks()
         self._init_streams()
+        self._init_plugins(plugin_path)
         self._init_memory()
         self._init_lifecycle()
         self.arch = make_arch(self)

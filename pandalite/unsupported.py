@@ -45,15 +45,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "clear_breakpoint",
         "callstack_callers",
     ),
-    "C plugins": (
-        "ppp",
-        "disable_ppp",
-        "load_plugin",
-        "require",
-        "unload_plugin",
-        "unload_plugins",
-        "get_plugin_path",
-    ),
     "taint analysis": (
         "taint_enabled",
         "taint_enable",
@@ -99,14 +90,12 @@ FEATURES: dict[str, tuple[str, ...]] = {
 #: Constructor arguments whose feature is not there yet.
 ARGUMENTS: dict[str, str] = {
     "os_version": "operating system introspection",
-    "plugin_path": "C plugins",
 }
 
 #: Attributes of PyPANDA's Panda that are not there: name -> why, and what instead.
 ATTRIBUTES: dict[str, str] = {
     "ffi": "cffi is not used: structures are ctypes objects, read as attributes",
     "C": "cffi is not used: libc is ctypes.CDLL(None)",
-    "plugins": "C plugins are not there yet",
     "pyplugins": "PyPlugins are not there yet",
     "cosi": "operating system introspection is not there yet",
     "qlog": "control of QEMU's log is not there yet: use extra_args=['-d', ...]",

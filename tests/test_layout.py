@@ -22,7 +22,9 @@ from ctools import INCLUDE, ROOT, compile_c, compiler, load_tool
 
 from pandalite._bindings import callbacks, constants, functions, loader, structs
 
-HEADERS = sorted(path.name for path in (INCLUDE / "panda").glob("*.h"))
+HEADERS = sorted(
+    path.relative_to(INCLUDE / "panda").as_posix() for path in (INCLUDE / "panda").rglob("*.h")
+)
 PROLOGUE = "".join(f'#include "panda/{name}"\n' for name in HEADERS)
 
 #: x86_64 must always be there; the others are tested where they are built.
@@ -105,7 +107,7 @@ def test_no_member_is_missing(tmp_path: Path) -> None:
         if issubclass(record, ctypes.Structure):
             values = ", ".join("{0}" for _ in record._fields_)
             source += f"{name} fill_{name} = {{ {values} }};\n"
-            text = (INCLUDE / "panda").glob("*.h")
+            text = (INCLUDE / "panda").rglob("*.h")
             body = re.search(
                 rf"struct {name} {{(.*?)\n}}", "".join(p.read_text() for p in text), re.DOTALL
             )

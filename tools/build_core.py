@@ -68,7 +68,7 @@ def version() -> str:
 def exported() -> list[str]:
     """The functions of the public headers: all that a library exports."""
     names: set[str] = set()
-    for header in sorted((CSRC / "include/panda").glob("*.h")):
+    for header in sorted((CSRC / "include/panda").rglob("*.h")):
         text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
         names.update(re.findall(r"^[\w\s*]*?\b(panda_\w+)\(", text, flags=re.MULTILINE))
     return sorted(names)

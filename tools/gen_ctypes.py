@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Turn the public C headers into ctypes modules.
 
-Reads ``csrc/include/panda/*.h`` (the one source of truth of the C boundary)
-and ``csrc/qemu/arches.toml``, writes ``pandalite/_bindings/``. The output
+Reads ``csrc/include/panda/*.h`` and ``csrc/include/panda/plugins/*.h`` (the one
+source of truth of the C boundary) and ``csrc/qemu/arches.toml``, writes
+``pandalite/_bindings/``. The output
 depends on nothing but the input: no time, no paths, no tool versions.
 
     tools/gen_ctypes.py            write the modules
@@ -13,6 +14,10 @@ and of stdbool.h, stddef.h, stdint.h; object-like constants; enums, structs and
 unions with a tag; typedefs; function prototypes. Documentation is a
 ``/** ... */`` comment in front of what it documents. Everything else is an
 error with file and line: better a build that stops than a binding that lies.
+
+``plugins/<name>.h`` is what the plugin of that name offers: functions
+``panda_<name>_<function>()``, and for each of its PPP callbacks a typedef
+``on_<event>_t`` of a pointer to a function.
 
 A line ``Never blocks.`` in the documentation of a function promises that it
 returns at once and takes no lock: bindings may call it without releasing
@@ -488,11 +493,24 @@ class Function:
     doc: str
     result: CType
     params: list[Variable]
+    #: The plugin whose header declares it.
+    plugin: str = ""
 
     @property
     def nonblocking(self) -> bool:
         """Whether the documentation promises that it returns at once."""
         return any(line.strip() == NEVER_BLOCKS for line in self.doc.split("\n"))
+
+
+@dataclass
+class PppCallback:
+    """A PPP callback of a plugin."""
+
+    plugin: str
+    name: str
+    doc: str
+    type: CType
+    params: list[str]
 
 
 @dataclass
@@ -517,6 +535,8 @@ class Api:
     scalars: dict[str, CType] = field(default_factory=dict)
     functions: dict[str, Function] = field(default_factory=dict)
     kinds: list[Kind] = field(default_factory=list)
+    #: Plugins that have a header, and what they call.
+    plugins: dict[str, list[PppCallback]] = field(default_factory=dict)
 
 
 class Reader:
@@ -596,12 +616,32 @@ class Reader:
             self._tagged(tagged, node)
             return
         self._aliases[name] = self._type(inner, name)
-        self._doc(name, node, required=True)
+        doc = self._doc(name, node, required=True)
         resolved = self._aliases[name]
+        plugin = self._plugin(node)
+        if plugin and name.startswith("on_") and name.endswith("_t"):
+            self._ppp(plugin, name[:-2], doc, resolved, node)
         if resolved.kind == "scalar":
             resolved = CType("scalar", name, ctypes=resolved.ctypes)
             self._aliases[name] = resolved
             self.api.scalars[name] = resolved
+
+    def _plugin(self, node: c_ast.Node) -> str:
+        """The plugin whose header a declaration is in, or an empty string."""
+        folder, _, file = _position(node)[0].rpartition("/")
+        if not folder.endswith("panda/plugins"):
+            return ""
+        plugin = file.removesuffix(".h")
+        self.api.plugins.setdefault(plugin, [])
+        return plugin
+
+    def _ppp(self, plugin: str, name: str, doc: str, ctype: CType, node: c_ast.Typedef) -> None:
+        names = _function_param_names(node.type)
+        if ctype.kind != "pointer" or ctype.target is None or names is None:
+            raise _error(node, f"{node.name} is not a pointer to a function")
+        if not all(names):
+            raise _error(node, f"{node.name}: a parameter has no name")
+        self.api.plugins[plugin].append(PppCallback(plugin, name, doc, ctype.target, names))
 
     def _tagged(self, node: c_ast.Node, typedef: c_ast.Node | None = None) -> None:
         name = node.name
@@ -675,7 +715,10 @@ class Reader:
             if not param:
                 raise _error(node, f"{name}: parameter {number + 1} has no name")
         params = [Variable(param, arg) for param, arg in zip(names, ctype.args)]
-        self.api.functions[name] = Function(name, doc, ctype.target, params)
+        plugin = self._plugin(node)
+        if plugin and not name.startswith(f"panda_{plugin}_"):
+            raise _error(node, f"{name}: call it panda_{plugin}_..., as it is a plugin's")
+        self.api.functions[name] = Function(name, doc, ctype.target, params, plugin)
 
     # Types
 
@@ -867,8 +910,9 @@ def _function_param_names(node: c_ast.Node) -> list[str] | None:
 
 
 def read_headers(include: Path, base: Path | None = None) -> Api:
-    """Read all of ``<include>/panda/*.h``; base is what messages are relative to."""
+    """Read ``<include>/panda/`` and its ``plugins/``; messages are relative to base."""
     headers = sorted((include / "panda").glob("*.h"))
+    headers += sorted((include / "panda" / "plugins").glob("*.h"))
     if not headers:
         raise HeaderError(str(include / "panda"), 0, "no headers there")
     return Reader(Preprocessor(include, base).run(headers)).read()
@@ -1214,6 +1258,7 @@ class Generator:
             "structs.py": self._structs(),
             "callbacks.py": self._callbacks(),
             "functions.py": self._functions(),
+            "plugins.py": self._plugins(),
             "arches.py": self._arches_module(),
         }
         result["__init__.py"] = self._init(sorted([*result, "loader.py"]))
@@ -1428,6 +1473,72 @@ class Generator:
             body += [f"        CB_{kind.name},"]
             body += _string_lines(kind.doc, 8)
             body += ["    ),"]
+        body += ["}"]
+        return module.render()
+
+    def _plugins(self) -> str:
+        module = Module(
+            "csrc/include/panda/plugins/*.h",
+            "What plugins offer: their PPP callbacks and their functions, by plugin.",
+        )
+        module.use("typing", "NamedTuple")
+        module.annotation("CFuncPtr")
+        body = module.body
+        body += [
+            "",
+            "",
+            "class PppCallback(NamedTuple):",
+            *docstring(
+                "What there is to know about a PPP callback.",
+                4,
+                _member_docs(
+                    "Fields",
+                    [
+                        ("name", "Its name, as in ``panda.ppp(plugin, name)``."),
+                        ("restype", "C type of the result."),
+                        ("argnames", "Names of the arguments."),
+                        ("argtypes", "C types of the arguments, as in the header."),
+                        ("functype", "The CFUNCTYPE with the exact types."),
+                        ("doc", "When it is raised."),
+                    ],
+                ),
+            ),
+            "",
+            "    name: str",
+            "    restype: str",
+            "    argnames: tuple[str, ...]",
+            "    argtypes: tuple[str, ...]",
+            "    functype: type[CFuncPtr]",
+            "    doc: str",
+            "",
+            "",
+            "#: Plugin -> name -> PPP callback.",
+            "PPP: dict[str, dict[str, PppCallback]] = {",
+        ]
+        for plugin, callbacks in self._api.plugins.items():
+            body += [f'    "{plugin}": {{' + ("" if callbacks else "},")]
+            for callback in callbacks:
+                assert callback.type.target is not None
+                expr = module.ctypes(self._types.ctypes(callback.type, "callback"))
+                self._import_records(module, [expr])
+                body += [f'        "{callback.name}": PppCallback(']
+                body += [f'            "{callback.name}",']
+                body += [f'            "{callback.type.target.spelling}",']
+                body += _joined(_string_tuple(callback.params, 12))
+                body += _joined(_string_tuple([arg.spelling for arg in callback.type.args], 12))
+                body += _expression_lines(expr, 12, ",")
+                body += _string_lines(callback.doc, 12)
+                body += ["        ),"]
+            body += ["    },"] if callbacks else []
+        body += ["}"]
+        body += ["", "#: Plugin -> name without its prefix -> C function."]
+        body += ["FUNCTIONS: dict[str, dict[str, str]] = {"]
+        for plugin in self._api.plugins:
+            names = [f.name for f in self._api.functions.values() if f.plugin == plugin]
+            body += [f'    "{plugin}": {{' + ("" if names else "},")]
+            short = len(f"panda_{plugin}_")
+            body += [f'        "{name[short:]}": "{name}",' for name in names]
+            body += ["    },"] if names else []
         body += ["}"]
         return module.render()
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from . import arches, callbacks, constants, enums, functions, loader, structs
+    from . import arches, callbacks, constants, enums, functions, loader, plugins, structs
 
-__all__ = ["arches", "callbacks", "constants", "enums", "functions", "loader", "structs"]
+__all__ = ["arches", "callbacks", "constants", "enums", "functions", "loader", "plugins", "structs"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -14,6 +14,7 @@ from ctypes import (
     POINTER,
     c_bool,
     c_char_p,
+    c_double,
     c_int,
     c_int64,
     c_size_t,
@@ -35,6 +36,7 @@ from .structs import (
     PandaFault,
     PandaFilter,
     PandaLayoutEntry,
+    PandaPppPoint,
     PandaPythonApi,
     PandaPythonCallback,
     PandaPythonReadApi,
@@ -42,6 +44,7 @@ from .structs import (
     PandaStreamSpec,
     PandaStreamStats,
     PandaTB,
+    panda_arg_list,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +65,16 @@ FN_panda_set_vcpu_entry_entry = CFUNCTYPE(None)
 FN_panda_call_in_main_loop_fn = CFUNCTYPE(None, c_void_p)
 #: Type of fn of panda_run_in_main_loop().
 FN_panda_run_in_main_loop_fn = CFUNCTYPE(None, c_void_p)
+#: Type of function of panda_ppp_add().
+FN_panda_ppp_add_function = CFUNCTYPE(None)
+#: Type of function of panda_ppp_add_with_context().
+FN_panda_ppp_add_with_context_function = CFUNCTYPE(None)
+#: Type of function of panda_ppp_remove().
+FN_panda_ppp_remove_function = CFUNCTYPE(None)
+#: Type of function of panda_ppp_remove_with_context().
+FN_panda_ppp_remove_with_context_function = CFUNCTYPE(None)
+#: Type of function of panda_hypercaller_register_hypercall().
+FN_panda_hypercaller_register_hypercall_function = CFUNCTYPE(None, POINTER(PandaCPU))
 
 # Not declared, because ctypes cannot pass a union by value (the variants
 # that take a pointer are there):
@@ -162,6 +175,52 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_snapshot_save": (c_int, (c_char_p,)),
     "panda_snapshot_delete": (c_int, (c_char_p,)),
     "panda_snapshot_list": (c_int, (POINTER(c_char_p),)),
+    "panda_plugin_load": (c_int, (c_char_p, c_char_p, POINTER(c_char_p), c_uint32)),
+    "panda_plugin_unload": (c_int, (c_char_p,)),
+    "panda_plugins_unload": (None, ()),
+    "panda_plugin_is_loaded": (c_bool, (c_char_p,)),
+    "panda_plugin_name": (c_char_p, (c_uint32,)),
+    "panda_plugin_builtin": (c_char_p, (c_uint32,)),
+    "panda_plugin_purpose": (c_char_p, (c_char_p,)),
+    "panda_require": (c_void_p, (c_char_p,)),
+    "panda_get_plugin_by_name": (c_void_p, (c_char_p,)),
+    "panda_plugin_symbol": (c_void_p, (c_char_p, c_char_p)),
+    "panda_add_arg": (c_bool, (c_char_p, c_char_p)),
+    "panda_get_args": (POINTER(panda_arg_list), (c_char_p,)),
+    "panda_free_args": (None, (POINTER(panda_arg_list),)),
+    "panda_parse_ulong": (c_uint64, (POINTER(panda_arg_list), c_char_p, c_uint64)),
+    "panda_parse_ulong_opt": (c_uint64, (POINTER(panda_arg_list), c_char_p, c_uint64, c_char_p)),
+    "panda_parse_ulong_req": (c_uint64, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_parse_uint32": (c_uint32, (POINTER(panda_arg_list), c_char_p, c_uint32)),
+    "panda_parse_uint32_opt": (c_uint32, (POINTER(panda_arg_list), c_char_p, c_uint32, c_char_p)),
+    "panda_parse_uint32_req": (c_uint32, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_parse_uint64": (c_uint64, (POINTER(panda_arg_list), c_char_p, c_uint64)),
+    "panda_parse_uint64_opt": (c_uint64, (POINTER(panda_arg_list), c_char_p, c_uint64, c_char_p)),
+    "panda_parse_uint64_req": (c_uint64, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_parse_double": (c_double, (POINTER(panda_arg_list), c_char_p, c_double)),
+    "panda_parse_double_opt": (c_double, (POINTER(panda_arg_list), c_char_p, c_double, c_char_p)),
+    "panda_parse_double_req": (c_double, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_parse_bool": (c_bool, (POINTER(panda_arg_list), c_char_p)),
+    "panda_parse_bool_opt": (c_bool, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_parse_bool_req": (c_bool, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_parse_string": (c_char_p, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_parse_string_opt": (c_char_p, (POINTER(panda_arg_list), c_char_p, c_char_p, c_char_p)),
+    "panda_parse_string_req": (c_char_p, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_ppp_define": (c_int, (POINTER(PandaPppPoint),)),
+    "panda_ppp_undefine": (None, (POINTER(PandaPppPoint),)),
+    "panda_ppp_add": (c_int, (c_char_p, c_char_p, c_void_p, FN_panda_ppp_add_function)),
+    "panda_ppp_add_with_context": (
+        c_int,
+        (c_char_p, c_char_p, c_void_p, FN_panda_ppp_add_with_context_function, c_void_p),
+    ),
+    "panda_ppp_remove": (c_int, (c_char_p, c_char_p, FN_panda_ppp_remove_function)),
+    "panda_ppp_remove_with_context": (
+        c_int,
+        (c_char_p, c_char_p, FN_panda_ppp_remove_with_context_function, c_void_p),
+    ),
+    "panda_ppp_remove_all": (None, (c_void_p,)),
+    "panda_ppp_count": (c_int, (c_char_p, c_char_p)),
+    "panda_ppp_run_words": (None, (POINTER(PandaPppPoint), POINTER(c_uint64), c_uint32)),
     "panda_python_set_api": (None, (POINTER(PandaPythonApi),)),
     "panda_python_attach_vcpu": (None, (c_void_p,)),
     "panda_python_supports": (c_bool, (c_uint,)),
@@ -207,6 +266,11 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_stream_stop": (None, (c_void_p,)),
     "panda_stream_finish": (None, (c_void_p,)),
     "panda_stream_close": (None, (c_void_p, c_bool)),
+    "panda_hypercaller_register_hypercall": (
+        c_int,
+        (c_uint32, FN_panda_hypercaller_register_hypercall_function),
+    ),
+    "panda_hypercaller_unregister_hypercall": (c_int, (c_uint32,)),
 }
 
 #: Functions that return at once: they may be called with the GIL held.
@@ -846,6 +910,392 @@ class Library(NonblockingLibrary, Protocol):
     ) -> int:
         """Names of all snapshots, one a line; to be freed by panda_free()."""
 
+    def panda_plugin_load(
+        self,
+        name: CharPointer,
+        path: CharPointer,
+        args: c_char_p | Array[c_char_p] | _Pointer[c_char_p] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """Load a plugin: a built-in one, or the file given.
+
+        args are n texts "key=value" or "key". PANDA_OK too if it is loaded already; then args are
+        not looked at. PANDA_ERR_ARGUMENT if there is no such plugin, or if an argument is missing
+        or is none; PANDA_ERR_STATE if it could not be loaded.
+        """
+
+    def panda_plugin_unload(self, name: CharPointer, /) -> int:
+        """Unload a plugin: its uninit_plugin() is called, its callbacks are removed.
+
+        The code of a file stays in memory. PANDA_ERR_ARGUMENT if it is not loaded.
+        """
+
+    def panda_plugins_unload(self) -> None:
+        """Unload all, the last loaded first."""
+
+    def panda_plugin_is_loaded(self, name: CharPointer, /) -> bool:
+        """Whether a plugin is loaded."""
+
+    def panda_plugin_name(self, number: int, /) -> bytes | None:
+        """Name of the loaded plugin of that number, from 0 on; NULL: no more."""
+
+    def panda_plugin_builtin(self, number: int, /) -> bytes | None:
+        """Name of the built-in plugin of that number, from 0 on; NULL: no more."""
+
+    def panda_plugin_purpose(self, name: CharPointer, /) -> bytes | None:
+        """What a built-in plugin is for, in a line; NULL if there is none."""
+
+    def panda_require(self, name: CharPointer, /) -> int | None:
+        """Load a plugin from within another; its handle, or NULL if it cannot be.
+
+        The handle owns the plugin's callbacks; for a plugin from a file it is not that of dlopen():
+        panda_plugin_symbol() finds its functions.
+        """
+
+    def panda_get_plugin_by_name(self, name: CharPointer, /) -> int | None:
+        """The handle of a loaded plugin, or NULL."""
+
+    def panda_plugin_symbol(self, plugin: CharPointer, function: CharPointer, /) -> int | None:
+        """A function of a loaded plugin, built in or not; NULL if it has none."""
+
+    def panda_add_arg(self, plugin: CharPointer, arg: CharPointer, /) -> bool:
+        """Give a plugin an argument, before it is loaded; the last of a key counts."""
+
+    def panda_get_args(self, plugin: CharPointer, /) -> _Pointer[panda_arg_list]:
+        """The arguments of a plugin; to be freed by panda_free_args()."""
+
+    def panda_free_args(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        /,
+    ) -> None:
+        """Free what panda_get_args() has returned."""
+
+    def panda_parse_ulong(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: int,
+        /,
+    ) -> int:
+        """A number; defval if it is not given."""
+
+    def panda_parse_ulong_opt(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: int,
+        help: CharPointer,
+        /,
+    ) -> int:
+        """The same; help says what it is for."""
+
+    def panda_parse_ulong_req(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        help: CharPointer,
+        /,
+    ) -> int:
+        """The same; if it is not given the plugin is not loaded."""
+
+    def panda_parse_uint32(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: int,
+        /,
+    ) -> int:
+        """A number of 32 bits."""
+
+    def panda_parse_uint32_opt(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: int,
+        help: CharPointer,
+        /,
+    ) -> int:
+        """The same; help says what it is for."""
+
+    def panda_parse_uint32_req(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        help: CharPointer,
+        /,
+    ) -> int:
+        """The same; if it is not given the plugin is not loaded."""
+
+    def panda_parse_uint64(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: int,
+        /,
+    ) -> int:
+        """A number of 64 bits."""
+
+    def panda_parse_uint64_opt(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: int,
+        help: CharPointer,
+        /,
+    ) -> int:
+        """The same; help says what it is for."""
+
+    def panda_parse_uint64_req(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        help: CharPointer,
+        /,
+    ) -> int:
+        """The same; if it is not given the plugin is not loaded."""
+
+    def panda_parse_double(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: float,
+        /,
+    ) -> float:
+        """A number with a fraction."""
+
+    def panda_parse_double_opt(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: float,
+        help: CharPointer,
+        /,
+    ) -> float:
+        """The same; help says what it is for."""
+
+    def panda_parse_double_req(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        help: CharPointer,
+        /,
+    ) -> float:
+        """The same; if it is not given the plugin is not loaded."""
+
+    def panda_parse_bool(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        /,
+    ) -> bool:
+        """Yes or no (y, yes, true, 1; n, no, false, 0); no if it is not given."""
+
+    def panda_parse_bool_opt(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        help: CharPointer,
+        /,
+    ) -> bool:
+        """The same; help says what it is for."""
+
+    def panda_parse_bool_req(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        help: CharPointer,
+        /,
+    ) -> bool:
+        """The same; if it is not given the plugin is not loaded."""
+
+    def panda_parse_string(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: CharPointer,
+        /,
+    ) -> bytes | None:
+        """A text, valid as long as args."""
+
+    def panda_parse_string_opt(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        defval: CharPointer,
+        help: CharPointer,
+        /,
+    ) -> bytes | None:
+        """The same; help says what it is for."""
+
+    def panda_parse_string_req(
+        self,
+        args: panda_arg_list
+        | Array[panda_arg_list]
+        | _Pointer[panda_arg_list]
+        | _CArgObject
+        | None,
+        name: CharPointer,
+        help: CharPointer,
+        /,
+    ) -> bytes | None:
+        """The same; if it is not given the plugin is not loaded."""
+
+    def panda_ppp_define(
+        self,
+        point: PandaPppPoint | Array[PandaPppPoint] | _Pointer[PandaPppPoint] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Make a point known by its names.
+
+        It stays where it is until panda_ppp_undefine(). Listeners that it had are kept if it is
+        defined already; PANDA_ERR_ARGUMENT if another point has these names.
+        """
+
+    def panda_ppp_undefine(
+        self,
+        point: PandaPppPoint | Array[PandaPppPoint] | _Pointer[PandaPppPoint] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Forget a point and who listens there; no event may be on its way."""
+
+    def panda_ppp_add(
+        self,
+        plugin: CharPointer,
+        name: CharPointer,
+        owner: Address,
+        function: CFuncPtr | None,
+        /,
+    ) -> int:
+        """Listen at a point; functions are called in the order they came in.
+
+        owner is any non-NULL pointer. From any thread; takes effect at the next event.
+        PANDA_ERR_ARGUMENT if there is no such point (is the plugin loaded?) or if the function
+        listens there already.
+        """
+
+    def panda_ppp_add_with_context(
+        self,
+        plugin: CharPointer,
+        name: CharPointer,
+        owner: Address,
+        function: CFuncPtr | None,
+        context: Address,
+        /,
+    ) -> int:
+        """The same with a context that is passed before the other arguments."""
+
+    def panda_ppp_remove(
+        self,
+        plugin: CharPointer,
+        name: CharPointer,
+        function: CFuncPtr | None,
+        /,
+    ) -> int:
+        """Stop listening; PANDA_ERR_ARGUMENT if the function does not listen there."""
+
+    def panda_ppp_remove_with_context(
+        self,
+        plugin: CharPointer,
+        name: CharPointer,
+        function: CFuncPtr | None,
+        context: Address,
+        /,
+    ) -> int:
+        """The same for one that was added with a context."""
+
+    def panda_ppp_remove_all(self, owner: Address, /) -> None:
+        """Stop all listening of an owner."""
+
+    def panda_ppp_count(self, plugin: CharPointer, name: CharPointer, /) -> int:
+        """Number of those who listen at a point; PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_ppp_run_words(
+        self,
+        point: PandaPppPoint | Array[PandaPppPoint] | _Pointer[PandaPppPoint] | _CArgObject | None,
+        words: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> None:
+        """Raise a point whose arguments are integers and pointers, given as words.
+
+        For plugins that make up their points when they run: syscalls2. Only on the CPU thread. n is
+        at most 10 with the context, if a listener has one.
+        """
+
     def panda_python_set_api(
         self,
         api: PandaPythonApi | Array[PandaPythonApi] | _Pointer[PandaPythonApi] | _CArgObject | None,
@@ -1088,3 +1538,12 @@ class Library(NonblockingLibrary, Protocol):
         keep_batches: batches are still looked at. No more than that may be done with it then, but
         to call this again, without keep_batches, which frees them.
         """
+
+    def panda_hypercaller_register_hypercall(self, magic: int, function: CFuncPtr | None, /) -> int:
+        """Have a function called for the hypercalls of a number.
+
+        PANDA_ERR_ARGUMENT if there is one for it already.
+        """
+
+    def panda_hypercaller_unregister_hypercall(self, magic: int, /) -> int:
+        """Undo it; PANDA_ERR_ARGUMENT if there is none."""

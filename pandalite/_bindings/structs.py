@@ -6,10 +6,23 @@ Structs whose members are not public have no class here; a pointer to one is a c
 
 from __future__ import annotations
 
-from ctypes import POINTER, Structure, c_char_p, c_int32, c_uint32, c_uint64, c_void_p
+from ctypes import (
+    CFUNCTYPE,
+    POINTER,
+    Structure,
+    c_bool,
+    c_char,
+    c_char_p,
+    c_int,
+    c_int32,
+    c_uint32,
+    c_uint64,
+    c_void_p,
+)
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from _ctypes import CFuncPtr
     from ctypes import _Pointer
 
 
@@ -237,6 +250,109 @@ class PandaLayoutEntry(Structure):
         ("path", c_char_p),
         ("offset", c_uint64),
         ("size", c_uint64),
+    )
+
+
+class panda_arg(Structure):
+    """An argument of a plugin.
+
+    Fields:
+        argptr: The whole, "key=value".
+        value: The empty string if there is no "=".
+    """
+
+    argptr: _Pointer[c_char]
+    key: _Pointer[c_char]
+    value: _Pointer[c_char]
+
+    _fields_ = (
+        ("argptr", POINTER(c_char)),
+        ("key", POINTER(c_char)),
+        ("value", POINTER(c_char)),
+    )
+
+
+class panda_arg_list(Structure):
+    """The arguments of a plugin."""
+
+    nargs: int
+    list: _Pointer[panda_arg]
+    plugin_name: _Pointer[c_char]
+
+    _fields_ = (
+        ("nargs", c_int),
+        ("list", POINTER(panda_arg)),
+        ("plugin_name", POINTER(c_char)),
+    )
+
+
+class PandaPppListener(Structure):
+    """Who listens at a point.
+
+    Fields:
+        function: The function; its type is the point's.
+        context: Its first argument, if has_context is set.
+        owner: Who has added it; see panda_ppp_remove_all().
+        enabled: Cleared when it is removed while an event is on its way.
+    """
+
+    function: CFuncPtr
+    context: int | None
+    owner: int | None
+    has_context: int
+    enabled: int
+
+    _fields_ = (
+        ("function", CFUNCTYPE(None)),
+        ("context", c_void_p),
+        ("owner", c_void_p),
+        ("has_context", c_uint32),
+        ("enabled", c_uint32),
+    )
+
+
+class PandaPppList(Structure):
+    """The listeners of a point, in the order they are called in."""
+
+    item: _Pointer[_Pointer[PandaPppListener]]
+    n: int
+    reserved: int
+
+    _fields_ = (
+        ("item", POINTER(POINTER(PandaPppListener))),
+        ("n", c_uint32),
+        ("reserved", c_uint32),
+    )
+
+
+class PandaPppPoint(Structure):
+    """A callback point. Zeroed but for its names, it is ready to be defined.
+
+    Fields:
+        n: How many listen; all that a plugin need look at as long as it is 0.
+        defined: Set by panda_ppp_define().
+        list: Replaced as a whole when listeners come and go; NULL if there are none.
+        gate: While it is true nobody is called.
+        changed: Called after listeners came or went, on any thread, or NULL. It may register
+            callbacks; n says how many listen now.
+    """
+
+    n: int
+    defined: int
+    list: _Pointer[PandaPppList]
+    gate: _Pointer[c_bool]
+    plugin: bytes | None
+    name: bytes | None
+    changed: CFuncPtr
+
+    _fields_ = (
+        ("n", c_uint32),
+        ("defined", c_uint32),
+        ("list", POINTER(PandaPppList)),
+        ("gate", POINTER(c_bool)),
+        ("plugin", c_char_p),
+        ("name", c_char_p),
+        ("changed", CFUNCTYPE(None)),
     )
 
 

@@ -18,6 +18,8 @@
 #include "panda/machine.h"
 #include "panda/memory.h"
 #include "panda/monitor.h"
+#include "panda/plugins.h"
+#include "panda/ppp.h"
 #include "panda/python.h"
 #include "panda/python_reads.h"
 #include "panda/record.h"

@@ -1,0 +1,18 @@
+/*
+ * The plugins that are built in.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "plugins/plugins.h"
+
+#define PLUGINS(_)                                                            \
+    _(hypercaller)
+
+#define DECLARE(name) extern const PandaBuiltin panda_builtin_##name;
+PLUGINS(DECLARE)
+
+#define ROW(name) &panda_builtin_##name,
+const PandaBuiltin *const panda_builtins[] = {
+    PLUGINS(ROW)
+    NULL
+};
