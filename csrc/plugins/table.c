@@ -6,7 +6,8 @@
 #include "plugins/plugins.h"
 
 #define PLUGINS(_)                                                            \
-    _(hypercaller)
+    _(hypercaller)                                                            \
+    _(syscalls2)
 
 #define DECLARE(name) extern const PandaBuiltin panda_builtin_##name;
 PLUGINS(DECLARE)

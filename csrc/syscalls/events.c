@@ -95,7 +95,7 @@ bool panda_syscall_deliver(CPUState *cs, const PandaSyscallCall *call,
     /* What its registers hold is of the new program. */
     present_is_exec = !enter && call->entry && !result
         && call->entry->trait == PANDA_SYSCALL_EXECS;
-    sink(call, enter, args, n);
+    sink(call, phase, result, args, n);
     present = NULL;
     return true;
 }

@@ -350,6 +350,7 @@ bool panda_syscall_pop_exec(CPUState *cs, PandaSyscallCall *call)
     }
     *call = p->call;
     call->asid = panda_arch_get_asid(cs);
+    call->task = panda_os_current_task(cs);
     drop(p);
     return true;
 }

@@ -105,7 +105,10 @@ typedef struct PandaSyscallCall {
     /* What the architecture noted of the instruction. */
     uint8_t how;
     uint64_t pc, return_pc, sp;
+    /* As they are at the event. */
     uint64_t asid, task;
+    /* The thread that made it: its task, else its address space. */
+    uint64_t caller;
     uint64_t slots[PANDA_SYSCALL_SLOTS];
 } PandaSyscallCall;
 
@@ -116,7 +119,8 @@ void panda_syscalls_recount(void);
 extern uint8_t panda_syscalls_all, panda_syscalls_unknown;
 
 /* Who gets the events besides streams. There is one: the plugin. */
-typedef void PandaSyscallSink(const PandaSyscallCall *call, bool enter,
+typedef void PandaSyscallSink(const PandaSyscallCall *call,
+                              PandaSyscallPhase phase, int64_t result,
                               const uint64_t *args, unsigned n);
 void panda_syscall_set_sink(PandaSyscallSink *sink);
 

@@ -326,3 +326,19 @@ class PandaStreamField(IntEnum):
     FIELD_PHASE = 27
     FIELD_ABI = 28
     STREAM_FIELDS = 29
+
+
+class syscall_argtype_t(IntEnum):
+    """What an argument of a system call is."""
+
+    U64 = 0
+    U32 = 1
+    U16 = 2
+    S64 = 16
+    S32 = 17
+    S16 = 18
+    BUF_PTR = 32
+    STRUCT_PTR = 33
+    STR_PTR = 34
+    STRUCT = 48
+    ARR = 49
