@@ -248,13 +248,13 @@ def prototypes(package: Package, folder: str) -> dict[str, str]:
     return {**found, **EXTRA}
 
 
-def numbers(source: Path, abi: Abi) -> dict[int, str]:
-    """Number -> normal name of an ABI."""
-    found: dict[int, str] = {}
+def numbers(source: Path, abi: Abi) -> dict[int, tuple[str, str]]:
+    """Number -> normal name of an ABI, and the name that programs have for it."""
+    found: dict[int, tuple[str, str]] = {}
     for line in (source / abi.table).read_text().splitlines():
         words = line.partition("#")[0].split()
         if len(words) > 3 and words[1] in abi.kinds and words[3] != "sys_ni_syscall":
-            found[int(words[0]) + abi.base] = normal(words[3])
+            found[int(words[0]) + abi.base] = normal(words[3]), words[2]
     return dict(sorted(found.items()))
 
 
@@ -286,9 +286,17 @@ def _version(name: str) -> list[int]:
 
 def generate(sources: Sources) -> dict[Path, str]:
     """The text of each file."""
+    tables = {name: numbers(sources.qemu, abi) for name, abi in ABIS.items()}
     by_abi = {
-        name: {**numbers(sources.qemu, abi), **{n: c for c, n in PRIVATE.get(name, {}).items()}}
-        for name, abi in ABIS.items()
+        name: {
+            **{number: call for number, (call, _) in table.items()},
+            **{number: call for call, number in PRIVATE.get(name, {}).items()},
+        }
+        for name, table in tables.items()
+    }
+    public = {
+        name: {number: user for number, (call, user) in table.items() if call != user}
+        for name, table in tables.items()
     }
     known = prototypes(sources.package, sources.folder)
     used = sorted({call for calls in by_abi.values() for call in calls.values()})
@@ -304,7 +312,7 @@ def generate(sources: Sources) -> dict[Path, str]:
     return {
         TABLES / "prototypes.c.inc": _c_text(kernel, "prototypes", lines),
         TABLES / "numbers.c.inc": _c_numbers(kernel, by_abi),
-        PYTHON: _python(kernel, lines, by_abi),
+        PYTHON: _python(kernel, lines, by_abi, public),
     }
 
 
@@ -345,15 +353,27 @@ def _c_numbers(kernel: str, by_abi: dict[str, dict[int, str]]) -> str:
     return text
 
 
-def _python(kernel: str, lines: list[str], by_abi: dict[str, dict[int, str]]) -> str:
+def _python(
+    kernel: str,
+    lines: list[str],
+    by_abi: dict[str, dict[int, str]],
+    public: dict[str, dict[int, str]],
+) -> str:
     text = f'"""{HEAD.format(kernel)}"""\n\n'
     text += "#: Prototypes: the kind, type and name of each argument; ``!``: does not return.\n"
     text += 'PROTOTYPES = """\\\n' + "\n".join(lines) + '\n"""\n\n'
     text += "#: Names of calls in the order of their numbers, by ABI; a number at a gap.\n"
-    text += "NUMBERS = {\n"
-    for name, calls in by_abi.items():
-        text += f'    "{name}": """\\\n' + "\n".join(_number_text(calls)) + '\n""",\n'
-    return text + "}\n"
+    text += _python_names("NUMBERS", by_abi)
+    text += "\n#: The names that programs have for them where the kernel's function has another.\n"
+    return text + _python_names("PUBLIC", public)
+
+
+def _python_names(name: str, by_abi: dict[str, dict[int, str]]) -> str:
+    rows = [
+        f'    "{abi}": """\\\n' + "\n".join(_number_text(calls)) + '\n""",\n'
+        for abi, calls in by_abi.items()
+    ]
+    return f"{name} = {{\n" + "".join(rows) + "}\n"
 
 
 def main() -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from typing import NamedTuple
 
-__all__ = ["ARCH_ABIS", "Argument", "Prototype", "calls", "names", "prototypes"]
+__all__ = ["ARCH_ABIS", "Argument", "Prototype", "calls", "names", "prototypes", "public_names"]
 
 #: The ABIs of an architecture, its own first; in the core's order.
 ARCH_ABIS: dict[str, tuple[str, ...]] = {
@@ -48,7 +48,7 @@ class Prototype(NamedTuple):
     noreturn: bool
 
 
-@lru_cache(maxsize=None)
+@cache
 def prototypes() -> dict[str, Prototype]:
     """All prototypes by name."""
     from .tables import PROTOTYPES
@@ -63,14 +63,26 @@ def prototypes() -> dict[str, Prototype]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def calls(abi: str) -> dict[int, str]:
     """Number -> name of an ABI, e.g. ``"x86_64"``; names are without ``sys_``."""
     from .tables import NUMBERS
 
+    return _read(NUMBERS[abi])
+
+
+@cache
+def public_names(abi: str) -> dict[int, str]:
+    """Number -> the name that programs have for a call: ``fstat`` for ``newfstat``."""
+    from .tables import PUBLIC
+
+    return {**calls(abi), **_read(PUBLIC[abi])}
+
+
+def _read(text: str) -> dict[int, str]:
     found = {}
     number = 0
-    for word in NUMBERS[abi].split():
+    for word in text.split():
         if word.isdigit():
             number = int(word)
         else:
@@ -79,7 +91,7 @@ def calls(abi: str) -> dict[int, str]:
     return found
 
 
-@lru_cache(maxsize=None)
+@cache
 def names(arch: str) -> frozenset[str]:
     """The names of all calls of an architecture, of all its ABIs."""
     return frozenset(name for abi in ARCH_ABIS[arch] for name in calls(abi).values())

@@ -1121,3 +1121,117 @@ futex_wake futex_wait futex_requeue statmount listmount
 lsm_get_self_attr lsm_set_self_attr lsm_list_modules mseal
 """,
 }
+
+#: The names that programs have for them where the kernel's function has another.
+PUBLIC = {
+    "i386": """\
+13 time 16 lchown 18 oldstat 22 umount setuid getuid stime 28 oldfstat
+30 utime 46 setgid getgid 49 geteuid getegid 52 umount2 59 oldolduname
+70 setreuid setregid 76 getrlimit 80 getgroups setgroups select 84
+oldlstat 89 readdir mmap 95 fchown 106 stat lstat fstat olduname 122
+uname 124 adjtimex 138 setfsuid setfsgid _llseek 142 _newselect 161
+sched_rr_get_interval nanosleep 164 setresuid getresuid 170 setresgid
+getresgid 177 rt_sigtimedwait 182 chown 191 ugetrlimit mmap2 198
+lchown32 getuid32 getgid32 geteuid32 getegid32 setreuid32 setregid32
+getgroups32 setgroups32 fchown32 setresuid32 getresuid32 setresgid32
+getresgid32 chown32 setuid32 setgid32 setfsuid32 setfsgid32 240 futex
+247 io_getevents 260 timer_settime timer_gettime 264 clock_settime
+clock_gettime clock_getres clock_nanosleep 271 utimes 279 mq_timedsend
+mq_timedreceive 299 futimesat 308 pselect6 ppoll 320 utimensat 325
+timerfd_settime timerfd_gettime 337 recvmmsg 343 clock_adjtime 385
+io_pgetevents 403 clock_gettime64 clock_settime64 clock_adjtime64
+clock_getres_time64 clock_nanosleep_time64 timer_gettime64
+timer_settime64 timerfd_gettime64 timerfd_settime64 utimensat_time64
+pselect6_time64 ppoll_time64 416 io_pgetevents_time64 recvmmsg_time64
+mq_timedsend_time64 mq_timedreceive_time64 semtimedop_time64
+rt_sigtimedwait_time64 futex_time64 sched_rr_get_interval_time64
+""",
+    "x86_64": """\
+4 stat fstat lstat 40 sendfile 63 uname 166 umount2
+""",
+    "arm": """\
+16 lchown 23 setuid getuid 46 setgid getgid 49 geteuid getegid 52
+umount2 70 setreuid setregid 80 getgroups setgroups 95 fchown 106 stat
+lstat fstat 122 uname 124 adjtimex 138 setfsuid setfsgid _llseek 142
+_newselect 161 sched_rr_get_interval nanosleep 164 setresuid getresuid
+170 setresgid getresgid 177 rt_sigtimedwait 182 chown 191 ugetrlimit
+198 lchown32 getuid32 getgid32 geteuid32 getegid32 setreuid32
+setregid32 getgroups32 setgroups32 fchown32 setresuid32 getresuid32
+setresgid32 getresgid32 chown32 setuid32 setgid32 setfsuid32
+setfsgid32 240 futex 245 io_getevents 258 timer_settime timer_gettime
+262 clock_settime clock_gettime clock_getres clock_nanosleep 269
+utimes 276 mq_timedsend mq_timedreceive 300 semctl 304 msgctl 308
+shmctl 312 semtimedop 326 futimesat 335 pselect6 ppoll 341
+arm_sync_file_range 348 utimensat 353 timerfd_settime timerfd_gettime
+365 recvmmsg 372 clock_adjtime 399 io_pgetevents 403 clock_gettime64
+clock_settime64 clock_adjtime64 clock_getres_time64
+clock_nanosleep_time64 timer_gettime64 timer_settime64
+timerfd_gettime64 timerfd_settime64 utimensat_time64 pselect6_time64
+ppoll_time64 416 io_pgetevents_time64 recvmmsg_time64
+mq_timedsend_time64 mq_timedreceive_time64 semtimedop_time64
+rt_sigtimedwait_time64 futex_time64 sched_rr_get_interval_time64
+""",
+    "aarch64": """\
+39 umount2 71 sendfile 80 fstat 160 uname 223 fadvise64
+""",
+    "mips_o32": """\
+4013 time 4022 umount 4025 stime 4030 utime 4052 umount2 4059 unused59
+4089 readdir 4106 stat lstat fstat unused109 4122 uname 4124 adjtimex
+4140 _llseek 4142 _newselect 4165 sched_rr_get_interval nanosleep 4197
+rt_sigtimedwait 4238 futex 4243 io_getevents 4254 fadvise64 4258
+timer_settime timer_gettime 4262 clock_settime clock_gettime
+clock_getres clock_nanosleep 4267 utimes 4273 mq_timedsend
+mq_timedreceive 4292 futimesat 4301 pselect6 ppoll 4316 utimensat 4322
+timerfd_gettime timerfd_settime 4335 recvmmsg 4341 clock_adjtime 4368
+io_pgetevents 4403 clock_gettime64 clock_settime64 clock_adjtime64
+clock_getres_time64 clock_nanosleep_time64 timer_gettime64
+timer_settime64 timerfd_gettime64 timerfd_settime64 utimensat_time64
+pselect6_time64 ppoll_time64 4416 io_pgetevents_time64 recvmmsg_time64
+mq_timedsend_time64 mq_timedreceive_time64 semtimedop_time64
+rt_sigtimedwait_time64 futex_time64 sched_rr_get_interval_time64
+""",
+    "mips_n64": """\
+5004 stat fstat lstat 5022 _newselect 5030 shmctl 5039 sendfile 5061
+uname 5064 semctl 5069 msgctl 5161 umount2 5215 fadvise64
+""",
+    "mips_n32": """\
+6004 stat fstat lstat 6022 _newselect 6030 shmctl 6034 nanosleep 6061
+uname 6064 semctl 6069 msgctl 6126 rt_sigtimedwait 6130 utime 6145
+sched_rr_get_interval 6154 adjtimex 6161 umount2 6194 futex 6202
+io_getevents 6215 semtimedop fadvise64 6221 timer_settime
+timer_gettime 6225 clock_settime clock_gettime clock_getres
+clock_nanosleep 6230 utimes 6236 mq_timedsend mq_timedreceive 6255
+futimesat 6264 pselect6 ppoll 6279 utimensat 6285 timerfd_gettime
+timerfd_settime 6298 recvmmsg 6305 clock_adjtime 6403 clock_gettime64
+clock_settime64 clock_adjtime64 clock_getres_time64
+clock_nanosleep_time64 timer_gettime64 timer_settime64
+timerfd_gettime64 timerfd_settime64 utimensat_time64 pselect6_time64
+ppoll_time64 6416 io_pgetevents_time64 recvmmsg_time64
+mq_timedsend_time64 mq_timedreceive_time64 semtimedop_time64
+rt_sigtimedwait_time64 futex_time64 sched_rr_get_interval_time64
+""",
+    "ppc": """\
+13 time 18 oldstat 22 umount 25 stime 28 oldfstat 30 utime 52 umount2
+59 oldolduname 76 getrlimit 82 select 84 oldlstat 89 readdir 106 stat
+lstat fstat olduname 122 uname 124 adjtimex 140 _llseek 142 _newselect
+161 sched_rr_get_interval nanosleep 176 rt_sigtimedwait 190 ugetrlimit
+221 futex 229 io_getevents 241 timer_settime timer_gettime 245
+clock_settime clock_gettime clock_getres clock_nanosleep 251 utimes
+254 fadvise64_64 256 sys_debug_setcontext 264 mq_timedsend
+mq_timedreceive 280 pselect6 ppoll 290 futimesat 304 utimensat 311
+timerfd_settime timerfd_gettime 343 recvmmsg 347 clock_adjtime 388
+io_pgetevents 403 clock_gettime64 clock_settime64 clock_adjtime64
+clock_getres_time64 clock_nanosleep_time64 timer_gettime64
+timer_settime64 timerfd_gettime64 timerfd_settime64 utimensat_time64
+pselect6_time64 ppoll_time64 416 io_pgetevents_time64 recvmmsg_time64
+mq_timedsend_time64 mq_timedreceive_time64 semtimedop_time64
+rt_sigtimedwait_time64 futex_time64 sched_rr_get_interval_time64
+""",
+    "ppc64": """\
+52 umount2 106 stat lstat fstat 122 uname 140 _llseek 142 _newselect
+186 sendfile 190 ugetrlimit
+""",
+    "riscv64": """\
+39 umount2 71 sendfile 80 fstat 160 uname 223 fadvise64
+""",
+}
