@@ -267,7 +267,7 @@ void panda_stream_syscall(const PandaSyscallCall *call, const uint64_t *args,
     uint64_t all[PANDA_STREAM_FIELDS] = {
         [PANDA_FIELD_PC] = call->pc,
         [PANDA_FIELD_NUMBER] = call->number,
-        [PANDA_FIELD_THREAD] = call->task,
+        [PANDA_FIELD_THREAD] = call->thread,
         [PANDA_FIELD_RESULT] = result,
         [PANDA_FIELD_PHASE] = phase,
         [PANDA_FIELD_ABI] = call->abi,

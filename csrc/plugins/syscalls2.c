@@ -168,7 +168,7 @@ static void raise_second(PandaPppPoint *point, const PandaSyscallCall *call,
             && call->entry->trait == PANDA_SYSCALL_FORKS,
         .profile = call->abi,
         .result = result,
-        .thread = call->task ?: call->asid,
+        .thread = call->thread,
         .caller = call->caller,
         .in_child = phase == PANDA_SYSCALL_RETURN_IN_CHILD,
     };

@@ -80,7 +80,7 @@ static void syscall_made(CPUArchState *env, uint64_t translated_pc,
     call.sp = panda_arch_get_sp(cs);
     call.asid = panda_arch_get_asid(cs);
     call.task = panda_os_current_task(cs);
-    call.caller = call.task ?: call.asid;
+    call.thread = call.caller = panda_syscall_thread(cs, call.task);
     panda_arch_syscall_slots(cs, abi, how, call.slots);
     if (panda_syscall_push(&call) && (want & PANDA_WANT_ENTER)
         && panda_syscall_deliver(cs, &call, PANDA_SYSCALL_ENTER, 0,

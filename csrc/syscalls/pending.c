@@ -11,6 +11,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "syscalls/syscalls.h"
+#include "core/compound.h"
 #include "introspect/os.h"
 #include "qemu/queue.h"
 
@@ -25,7 +26,11 @@ typedef struct Pending {
     uint64_t mm;
     /* It makes a child: the stack pointer that one begins with. */
     uint64_t child_sp;
+    /* Its caller waits until the child has let go of its memory. */
+    bool waits;
     bool child_came, parent_came;
+    /* It is execve(): what the new program's arguments are known by. */
+    uint32_t arguments;
     struct Pending *next;
     QTAILQ_ENTRY(Pending) age;
     QTAILQ_ENTRY(Pending) fork;
@@ -38,6 +43,21 @@ static Pending *buckets[BUCKETS];
 static QTAILQ_HEAD(, Pending) by_age = QTAILQ_HEAD_INITIALIZER(by_age);
 /* Those that wait for their child; not all of them are in a bucket. */
 static QTAILQ_HEAD(, Pending) forks = QTAILQ_HEAD_INITIALIZER(forks);
+
+static uint32_t arguments_at(uint64_t array, unsigned word);
+
+static uint64_t guest_u64(const uint8_t *buf)
+{
+    return panda_arch_big_endian(panda_vcpu.cs) ? ldq_be_p(buf) : ldq_le_p(buf);
+}
+
+static uint32_t guest_u32(const uint8_t *buf)
+{
+    return panda_arch_big_endian(panda_vcpu.cs) ? ldl_be_p(buf) : ldl_le_p(buf);
+}
+
+/* How many wait for a child that runs. */
+static unsigned n_waiting;
 
 static Pending **bucket(uint64_t return_pc, uint64_t sp)
 {
@@ -55,6 +75,7 @@ static void unlink_call(Pending *p)
     *at = p->next;
     QTAILQ_REMOVE(&by_age, p, age);
     panda_syscalls_pending--;
+    n_waiting -= p->waits && p->child_came;
     if (p->call.entry && p->call.entry->trait == PANDA_SYSCALL_EXECS) {
         panda_syscalls_execs--;
     }
@@ -65,6 +86,7 @@ static void unlink_fork(Pending *p)
 {
     QTAILQ_REMOVE(&forks, p, fork);
     panda_syscalls_forks--;
+    n_waiting += p->waits && !p->parent_came;
     p->child_came = true;
 }
 
@@ -100,46 +122,57 @@ static void came(Pending *p)
     }
 }
 
-/* The running thread's? */
-static bool is_mine(const Pending *p, uint64_t task, uint64_t asid)
+uint64_t panda_syscall_thread(CPUState *cs, uint64_t task)
 {
-    return task && p->call.task ? p->call.task == task
-                                : p->call.asid == asid;
+    uint64_t thread = task ?: panda_arch_get_asid(cs);
+    Pending *p;
+
+    if (!task && n_waiting) {
+        uint64_t asid = thread;
+
+        QTAILQ_FOREACH(p, &by_age, age) {
+            thread += p->waits && p->child_came && p->call.asid == asid;
+        }
+    }
+    return thread;
 }
 
-static Pending *find(uint64_t return_pc, uint64_t sp, uint64_t task,
-                     uint64_t asid)
+static Pending *find(uint64_t return_pc, uint64_t sp, uint64_t thread)
 {
     Pending *p = *bucket(return_pc, sp);
 
     while (p && !(p->call.return_pc == return_pc && p->call.sp == sp
-                  && is_mine(p, task, asid))) {
+                  && p->call.thread == thread)) {
         p = p->next;
     }
     return p;
 }
 
-/* Where the child's stack pointer will be. */
-static uint64_t sp_of_child(const PandaSyscallCall *call)
+/* CLONE_VFORK */
+#define WAITS 0x4000
+
+/* Where the child's stack pointer will be, and whether its parent waits. */
+static void look_at_child(Pending *p)
 {
+    const PandaSyscallCall *call = &p->call;
     const char *name = call->entry->name;
-    uint64_t words[2];
-    uint8_t buf[16];
-    uint64_t sp = 0;
+    uint64_t flags = 0, sp = 0;
+    uint8_t buf[56];
 
     if (!strcmp(name, "clone")) {
+        flags = call->slots[0];
         sp = call->slots[1];
+    } else if (!strcmp(name, "vfork")) {
+        flags = WAITS;
     } else if (!strcmp(name, "clone3")
-               && panda_virtual_memory_read(&panda_vcpu.pub,
-                                            call->slots[0] + 40, buf, 16)
-                  == PANDA_OK) {
-        for (unsigned i = 0; i < 2; i++) {
-            words[i] = TARGET_BIG_ENDIAN ? ldq_be_p(buf + 8 * i)
-                                         : ldq_le_p(buf + 8 * i);
-        }
-        sp = words[0] + words[1];
+               && panda_virtual_memory_read(&panda_vcpu.pub, call->slots[0],
+                                            buf, sizeof(buf)) == PANDA_OK) {
+        /* struct clone_args: flags, ..., stack, stack_size */
+        flags = guest_u64(buf);
+        sp = guest_u64(buf + 40) + guest_u64(buf + 48);
     }
-    return sp ?: call->sp;
+    p->waits = flags & WAITS;
+    p->child_sp = sp ?: call->sp;
 }
 
 /*
@@ -170,7 +203,7 @@ bool panda_syscall_push(const PandaSyscallCall *call)
     if (entry && entry->noreturn) {
         return true;
     }
-    p = find(call->return_pc, call->sp, call->task, call->asid);
+    p = find(call->return_pc, call->sp, call->thread);
     if (p) {
         if (p->call.pc == call->pc
             && ((entry && !strcmp(entry->name, "restart_syscall"))
@@ -188,7 +221,7 @@ bool panda_syscall_push(const PandaSyscallCall *call)
     QTAILQ_INSERT_TAIL(&by_age, p, age);
     panda_syscalls_pending++;
     if (is_fork(call)) {
-        p->child_sp = sp_of_child(call);
+        look_at_child(p);
         QTAILQ_INSERT_TAIL(&forks, p, fork);
         if (++panda_syscalls_forks > MAX_FORKS) {
             Pending *oldest = QTAILQ_FIRST(&forks);
@@ -200,6 +233,11 @@ bool panda_syscall_push(const PandaSyscallCall *call)
         PandaOsThread thread;
 
         panda_syscalls_execs++;
+        if (!call->task) {
+            p->arguments =
+                arguments_at(call->slots[!strcmp(entry->name, "execveat") + 1],
+                             panda_syscall_abis[call->abi].word);
+        }
         if (call->task && panda_os_current_thread(panda_vcpu.cs, &thread)) {
             p->mm = thread.mm;
         }
@@ -212,7 +250,7 @@ bool panda_syscall_push(const PandaSyscallCall *call)
 
 void panda_syscall_withdraw(const PandaSyscallCall *call)
 {
-    Pending *p = find(call->return_pc, call->sp, call->task, call->asid);
+    Pending *p = find(call->return_pc, call->sp, call->thread);
 
     if (p) {
         drop(p);
@@ -236,15 +274,24 @@ static Pending *find_parent(uint64_t pc, uint64_t sp, uint64_t task)
 bool panda_syscall_pop(CPUState *cs, uint64_t pc, PandaSyscallCall *call,
                        PandaSyscallPhase *phase, int64_t *result)
 {
-    uint64_t sp = panda_arch_get_sp(cs), asid, task;
+    uint64_t sp = panda_arch_get_sp(cs), task, thread;
     Pending *p, *parent;
 
     if (!*bucket(pc, sp) && QTAILQ_EMPTY(&forks)) {
         return false;
     }
-    asid = panda_arch_get_asid(cs);
     task = panda_os_current_task(cs);
-    p = find(pc, sp, task, asid);
+    thread = panda_syscall_thread(cs, task);
+    p = find(pc, sp, thread);
+    if (!p && !task && n_waiting) {
+        /* It may be the parent, whose wait is over. */
+        Pending *waiting = find(pc, sp, thread - 1);
+
+        if (waiting && waiting->waits && waiting->child_came
+            && panda_syscall_result(cs, &waiting->call)) {
+            p = waiting;
+        }
+    }
     /* The child of vfork() has all of its parent's but the result. */
     if (p && !(is_fork(&p->call) && !p->child_came && !task
                && !panda_syscall_result(cs, &p->call))) {
@@ -261,46 +308,80 @@ bool panda_syscall_pop(CPUState *cs, uint64_t pc, PandaSyscallCall *call,
     parent = find_parent(pc, sp, task);
     if (parent && !panda_syscall_result(cs, &parent->call)) {
         *call = parent->call;
-        call->task = task;
-        call->asid = asid;
         *result = 0;
         *phase = PANDA_SYSCALL_RETURN_IN_CHILD;
         unlink_fork(parent);
+        call->task = task;
+        call->asid = panda_arch_get_asid(cs);
+        call->thread = panda_syscall_thread(cs, task);
         came(parent);
         return true;
     }
     return false;
 }
 
-/*
- * What no kernel tells us: does the stack begin with the arguments of a new
- * program? Their number, as many addresses above, and NULL.
- */
-static bool stack_is_new(CPUState *cs, unsigned word)
-{
-    uint64_t sp = panda_arch_get_sp(cs), n;
-    uint8_t buf[8];
-    uint64_t first, last;
+/* ---- execve() ---- */
 
-    if (panda_virtual_memory_read(&panda_vcpu.pub, sp, buf, word)
+/* Of the arguments of a program, to tell it from others. */
+#define ARGUMENTS 8
+#define ARGUMENT_SIZE 64
+
+static bool read_word(uint64_t addr, unsigned word, uint64_t *value)
+{
+    uint8_t buf[8];
+
+    if (panda_virtual_memory_read(&panda_vcpu.pub, addr, buf, word)
         != PANDA_OK) {
         return false;
     }
-#define VALUE (word == 4 ? (uint32_t)ldl_p(buf) : (uint64_t)ldq_p(buf))
-    n = VALUE;
-    if (n > 65536
-        || panda_virtual_memory_read(&panda_vcpu.pub, sp + word, buf, word)
-           != PANDA_OK) {
+    *value = word == 8 ? guest_u64(buf) : guest_u32(buf);
+    return true;
+}
+
+/* A number for the strings of an array that ends with NULL; 0: not there. */
+static uint32_t arguments_at(uint64_t array, unsigned word)
+{
+    uint32_t sum = 5381;
+    uint64_t at;
+
+    for (unsigned i = 0; i < ARGUMENTS; i++) {
+        uint8_t text[ARGUMENT_SIZE];
+        int64_t length;
+
+        if (!read_word(array + i * word, word, &at)) {
+            return 0;
+        }
+        if (!at) {
+            break;
+        }
+        length = panda_read_string(&panda_vcpu.pub, at, text, sizeof(text));
+        if (length < 0) {
+            return 0;
+        }
+        for (int64_t k = 0; k < length; k++) {
+            sum = sum * 33 + text[k];
+        }
+        sum = sum * 33;
+    }
+    return sum ?: 1;
+}
+
+/*
+ * What no kernel tells us: does the stack begin with the arguments of this new
+ * program? Their number, as many addresses of the stack, and NULL.
+ */
+static bool is_program_of(CPUState *cs, const Pending *p)
+{
+    unsigned word = panda_syscall_abis[p->call.abi].word;
+    uint64_t sp = panda_arch_get_sp(cs), n, first, last;
+
+    if (!read_word(sp, word, &n) || n > 65536
+        || !read_word(sp + word, word, &first)
+        || !read_word(sp + (n + 1) * word, word, &last)
+        || last || (n && first < sp)) {
         return false;
     }
-    first = VALUE;
-    if (panda_virtual_memory_read(&panda_vcpu.pub, sp + (n + 1) * word, buf,
-                                  word) != PANDA_OK) {
-        return false;
-    }
-    last = VALUE;
-#undef VALUE
-    return !last && (!n || first > sp);
+    return !p->arguments || p->arguments == arguments_at(sp + word, word);
 }
 
 /* The execve() of the running thread that has replaced its memory. */
@@ -326,10 +407,7 @@ static Pending *find_exec(CPUState *cs, bool in_user)
                 return p;
             }
         } else if (asid != p->call.asid
-                   && (!in_user
-                       || stack_is_new(cs,
-                                       panda_syscall_abis[p->call.abi].word)
-                       )) {
+                   && (!in_user || is_program_of(cs, p))) {
             return p;
         }
     }
@@ -352,6 +430,7 @@ bool panda_syscall_pop_exec(CPUState *cs, PandaSyscallCall *call)
     call->asid = panda_arch_get_asid(cs);
     call->task = panda_os_current_task(cs);
     drop(p);
+    call->thread = panda_syscall_thread(cs, call->task);
     return true;
 }
 

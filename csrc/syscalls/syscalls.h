@@ -107,7 +107,9 @@ typedef struct PandaSyscallCall {
     uint64_t pc, return_pc, sp;
     /* As they are at the event. */
     uint64_t asid, task;
-    /* The thread that made it: its task, else its address space. */
+    /* What tells the thread from others: see panda_syscall_thread(). */
+    uint64_t thread;
+    /* The same of the one that made it. */
     uint64_t caller;
     uint64_t slots[PANDA_SYSCALL_SLOTS];
 } PandaSyscallCall;
@@ -188,6 +190,13 @@ bool panda_syscall_pop(CPUState *cs, uint64_t pc, PandaSyscallCall *call,
 bool panda_syscall_exec_done(CPUState *cs);
 /* The same, in user mode; fills call if so. */
 bool panda_syscall_pop_exec(CPUState *cs, PandaSyscallCall *call);
+
+/*
+ * What tells the running thread from others: its task. While that is not known,
+ * its address space; and as the child of vfork() has its parent's, and only one
+ * of them runs, one more than that for the child.
+ */
+uint64_t panda_syscall_thread(CPUState *cs, uint64_t task);
 
 /* What the call has returned: an address is not negative, an error is. */
 int64_t panda_syscall_result(CPUState *cs, const PandaSyscallCall *call);

@@ -289,7 +289,8 @@ class PandaStreamField(IntEnum):
         FIELD_SP: The stack pointer there.
         FIELD_DEPTH: How many calls the callee is deep; 0: of a return whose call was not seen.
         FIELD_RETURNS: 1: a return; 0: a call.
-        FIELD_THREAD: What tells the thread from others: its task_struct, 0 if not known.
+        FIELD_THREAD: What tells the thread from others: its task_struct, while that is not
+            known its address space.
         FIELD_ARG0: The call's arguments as they were when it was made.
         FIELD_RESULT: What it has returned, errors negative; 0 when it is made.
         FIELD_PHASE: 0: it is made; 1: it returns; 2: it returns in the child.

@@ -314,12 +314,6 @@ def file_mode(value: int) -> str:
     return "|".join([*words, f"0{value & 0o777:02o}" if value & 0o777 else "000"])
 
 
-def _file(kind: int, size: int, device: tuple[int, int], names: tuple[str, str]) -> str:
-    if kind & 0o170000 in (0o020000, 0o060000):
-        return f"{names[1]}=makedev({device[0]:#x}, {device[1]:#x})"
-    return f"{names[0]}={size}"
-
-
 def stat(call: Call, value: int) -> str:
     """A struct stat."""
     if call.failed:
@@ -345,22 +339,22 @@ def stat(call: Call, value: int) -> str:
     kind, device, size = found
     major = (device >> 8) & 0xFFF | (device >> 32) & ~0xFFF
     minor = device & 0xFF | (device >> 12) & ~0xFF
-    text = _file(kind, size, (major, minor & 0xFFFFFFFF), ("st_size", "st_rdev"))
+    text = f"st_size={size}"
+    if kind & 0o170000 in (0o020000, 0o060000):
+        text = f"st_rdev=makedev({major:#x}, {minor & 0xFFFFFFFF:#x})"
     return f"{{st_mode={file_mode(kind)}, {text}, ...}}"
 
 
 def statx(call: Call, value: int) -> str:
     """A struct statx."""
     row = None if call.failed else call.unpack("IIQIIIHHQQ", value)
-    device = None if call.failed else call.unpack("II", value + 128)
-    if row is None or device is None:
+    if row is None:
         return address(call, value)
     mask = flag_text(row[0], constants.table("statx", call.abi), "STATX")
-    attributes = hex(row[2]) if row[2] else "0"
-    text = _file(row[6], row[9], (device[0], device[1]), ("stx_size", "stx_rdev"))
+    attributes = flag_text(row[2], constants.table("stx_attributes", call.abi), "STATX_ATTR")
     return (
         f"{{stx_mask={mask}, stx_attributes={attributes}, "
-        f"stx_mode={file_mode(row[6])}, {text}, ...}}"
+        f"stx_mode={file_mode(row[6])}, stx_size={row[9]}, ...}}"
     )
 
 
@@ -403,10 +397,19 @@ def entries(call: Call, value: int) -> str:
 
 def statfs(call: Call, value: int) -> str:
     """A struct statfs."""
-    row = None if call.failed else call.unpack("LLLLLLL", value)
-    if row is None or call.decoder.word != 8:
+    row = None if call.failed or call.decoder.word != 8 else call.unpack("QQQQQQQIIQQQ", value)
+    if row is None:
         return address(call, value)
-    return address(call, value)
+    kind = choice_text(call, row[0], "statfs", "???")
+    names = ("f_bsize", "f_blocks", "f_bfree", "f_bavail", "f_files", "f_ffree")
+    fields = [f"f_type={kind}", *(f"{name}={n}" for name, n in zip(names, row[1:]))]
+    fields += [
+        f"f_fsid={{val=[{row[7]:#x}, {row[8]:#x}]}}".replace("0x0", "0"),
+        f"f_namelen={row[9]}",
+        f"f_frsize={row[10]}",
+        f"f_flags={flag_text(row[11], constants.table('statfs_flags', call.abi), 'ST')}",
+    ]
+    return "{" + ", ".join(fields) + "}"
 
 
 def fcntl_arg(call: Call, value: int) -> str | None:
@@ -629,7 +632,7 @@ def ioctl_argument(call: Call, value: int) -> str:
         return address(call, value)
     if command in ("TCGETS", "TCSETS", "TCSETSW", "TCSETSF"):
         row = call.unpack("IIII", value)
-        return address(call, value) if row is None else termios(row)
+        return address(call, value) if row is None else termios(call, row)
     if command in ("TIOCGPGRP", "TIOCSPGRP", "FIONREAD", "FIONBIO", "TIOCGPTN", "TIOCGSID"):
         row = call.unpack("i", value)
         return address(call, value) if row is None else f"[{row[0]}]"
@@ -642,28 +645,34 @@ def ioctl_argument(call: Call, value: int) -> str:
 
 
 _SPEEDS = [
-    f"B{n}"
-    for n in (0, 50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400)
+    *(0, 50, 75, 110, 134, 150, 200, 300, 600, 1200, 1800, 2400, 4800, 9600, 19200, 38400),
 ]
 _FAST = {0x1001: "B57600", 0x1002: "B115200", 0x1003: "B230400", 0x1004: "B460800"}
 
+#: Fields of several bits: the shift, and the names.
+_DELAYS = [
+    *((8, "NL0 NL1"), (9, "CR0 CR1 CR2 CR3"), (11, "TAB0 TAB1 TAB2 TAB3"), (13, "BS0 BS1")),
+    *((14, "VT0 VT1"), (15, "FF0 FF1")),
+]
 
-def termios(row: Sequence[int]) -> str:
-    """A terminal's settings, in short."""
-    speed = row[2] & 0x100F
-    name = _SPEEDS[speed] if speed < 16 else _FAST.get(speed, hex(speed))
 
-    def is_on(bit: int, flag: int, word: str) -> str:
-        return word if row[bit] & flag else f"-{word}"
+def termios(call: Call, row: Sequence[int]) -> str:
+    """A terminal's settings."""
 
-    words = [
-        name,
-        is_on(1, 0o1, "opost"),
-        is_on(3, 0o1, "isig"),
-        is_on(3, 0o2, "icanon"),
-        is_on(3, 0o10, "echo"),
-    ]
-    return "{" + " ".join(words) + " ...}"
+    def words(name: str, value: int, first: Sequence[str] = ()) -> str:
+        rest = flag_text(value, constants.table(name, call.abi), "")
+        return "|".join([*first, rest] if value or not first else first)
+
+    delays = [names.split()[row[1] >> shift & (names.count(" "))] for shift, names in _DELAYS]
+    rate = row[2] & 0x100F
+    speed = f"B{_SPEEDS[rate]}" if rate < 16 else _FAST.get(rate, hex(rate))
+    size = f"CS{5 + (row[2] >> 4 & 3)}"
+    return (
+        f"{{c_iflag={words('c_iflag', row[0])}, "
+        f"c_oflag={words('c_oflag', row[1] & 0xFF, delays)}, "
+        f"c_cflag={words('c_cflag', row[2] & ~0x103F, [speed, size])}, "
+        f"c_lflag={words('c_lflag', row[3])}, ...}}"
+    )
 
 
 def socket_type(call: Call, value: int) -> str:
@@ -843,6 +852,35 @@ def offset_at(call: Call, value: int) -> str:
     return address(call, value) if row is None else f"[{row[0]}]"
 
 
+def groups(call: Call, value: int) -> str:
+    """A list of groups."""
+    count = call.args[0] if call.result is None else call.result
+    if call.failed or not value:
+        return address(call, value)
+    row = call.unpack("I" * count, value) if call.args[0] and count else ()
+    return address(call, value) if row is None else f"[{', '.join(map(str, row))}]"
+
+
+def groups_in(call: Call, value: int) -> str:
+    """A list of groups that is read."""
+    row = call.unpack("I" * call.args[0], value) if call.args[0] else ()
+    return address(call, value) if row is None else f"[{', '.join(map(str, row))}]"
+
+
+def sysinfo(call: Call, value: int) -> str:
+    """A struct sysinfo."""
+    row = None if call.failed else call.unpack("lLLLLLLLLLH", value)
+    wide = call.decoder.word == 8
+    rest = call.unpack("QQI" if wide else "III", value + (88 if wide else 44))
+    if row is None or rest is None:
+        return address(call, value)
+    names = ["totalram", "freeram", "sharedram", "bufferram", "totalswap", "freeswap", "procs"]
+    fields = [f"uptime={row[0]}", f"loads=[{row[1]}, {row[2]}, {row[3]}]"]
+    fields += [f"{name}={value}" for name, value in zip(names, row[4:])]
+    names = ["totalhigh", "freehigh", "mem_unit"]
+    return "{" + ", ".join(fields + [f"{n}={v}" for n, v in zip(names, rest)]) + "}"
+
+
 def mask_bytes(call: Call, value: int) -> str:
     """A set of CPUs."""
     if call.result is None or call.result <= 0:
@@ -854,7 +892,7 @@ def mask_bytes(call: Call, value: int) -> str:
 
 def prctl_arg(call: Call, value: int) -> str:
     """What prctl() is given first."""
-    if call.args[0] == 15:
+    if call.args[0] in (15, 16):
         return string(call, value)
     return hexadecimal(call, value)
 
@@ -928,6 +966,7 @@ _SPECS: dict[str, tuple[Formatter, ...]] = {
     "futex": (_PTR, _plain(futex_op), _FD, _TS_IN),
     "getcwd": (_plain(string_out, out=True), _SIZE),
     "getdents64": (_FD, _plain(entries, out=True), _SIZE),
+    "getgroups": (_NUM, _plain(groups, out=True)),
     "getpeername": (_FD, _address_at(2), _plain(length_at, out=True)),
     "getrandom": (
         Formatter(lambda c, v: _returned(c, v, hexadecimal=True), out=True),
@@ -967,7 +1006,7 @@ _SPECS: dict[str, tuple[Formatter, ...]] = {
     "poll": (_plain(poll_set), _NUM, _FD),
     "open": (_PATH, _OPEN, _MODE),
     "openat": (_AT, _PATH, _OPEN, _MODE),
-    "prctl": (choice("prctl", "PR"), _plain(prctl_arg)),
+    "prctl": (choice("prctl", "PR"), _plain(prctl_arg, out=True)),
     "pread64": (_FD, _plain(_returned, out=True), _SIZE, _LONG),
     "prlimit64": (
         _FD,
@@ -1000,6 +1039,7 @@ _SPECS: dict[str, tuple[Formatter, ...]] = {
     "select": (_FD, _plain(fd_set), _plain(fd_set), _plain(fd_set), _plain(timeval)),
     "sendfile": (_FD, _FD, _plain(offset_at), _SIZE),
     "sendto": (_FD, written(2), _SIZE, _MSG, address_of(5), _FD),
+    "setgroups": (_NUM, _plain(groups_in)),
     "setsockopt": (_FD, _plain(level), _plain(option), _plain(option_value), _FD),
     "shutdown": (_FD, choice("shut", "SHUT")),
     "socket": (choice("domain", "AF"), _plain(socket_type), _plain(protocol)),
@@ -1021,6 +1061,8 @@ _SPECS: dict[str, tuple[Formatter, ...]] = {
     ),
     "symlink": (_PATH, _PATH),
     "symlinkat": (_PATH, _AT, _PATH),
+    "syslog": (choice("syslog", "SYSLOG_ACTION"), _plain(_returned, out=True), _SIZE),
+    "sysinfo": (_plain(sysinfo, out=True),),
     "tgkill": (_FD, _FD, _SIG),
     "tkill": (_FD, _SIG),
     "truncate": (_PATH, _LONG),
@@ -1058,6 +1100,9 @@ _SAME = {
 
 #: Results that are addresses.
 _ADDRESSES = frozenset({"brk", "mmap", "mmap2", "mremap", "shmat"})
+
+#: Arguments that the kernel has without a sign, and programs have with one.
+_FD_NAMES = frozenset({"fd", "fildes", "in_fd", "newfd", "oldfd", "out_fd"})
 
 _BY_KIND = {"i": _FD, "u": _NUM, "q": _LONG, "s": _STR, "p": _PTR, "b": _PTR}
 
@@ -1097,15 +1142,43 @@ class Decoder:
             return call
         prototype = prototypes()[name]
         call = Call(self, number, prototype, list(args)[: len(prototype.args)])
-        call.read = read
-        spec = self._spec(call)
-        call.texts = [None if how.out else how.text(call, arg) for how, arg in zip(spec, call.args)]
+        # What is not in memory yet the call brings there: it is looked at later.
+        missed = False
+
+        def note(address: int, size: int) -> bytes | None:
+            nonlocal missed
+            data = read(address, size)
+            missed = missed or data is None
+            return data
+
+        call.read = note
+        for how, arg in zip(self._spec(call), call.args):
+            missed = False
+            text = None if how.out else how.text(call, arg)
+            call.texts.append(None if missed else text)
         call.read = _nothing
         return call
 
+    def sigreturn(self, sp: int, read: Reader) -> str | None:
+        """The text of a rt_sigreturn(), whose arguments are on the stack; None: not known."""
+        if self.abi != "x86_64":
+            return None
+        call = Call(self, 15, prototypes()["rt_sigreturn"], ())
+        call.read = read
+        # Of the ucontext: RAX and the mask.
+        result, mask = call.word(sp + 144), call.word(sp + 296)
+        if result is None or mask is None:
+            return None
+        result -= 1 << 64 if result >> 63 else 0
+        text = f"rt_sigreturn({{mask={sigset_text(call, [mask])}}})"
+        return f"{text} = {self._result(call, result)}"
+
     def _spec(self, call: Call) -> list[Formatter]:
         given = _SPECS.get(_SAME.get(call.name, call.name), ())
-        rest = [_BY_KIND.get(arg.kind, _plain(hexadecimal)) for arg in call.prototype.args]
+        rest = [
+            _FD if arg.name in _FD_NAMES else _BY_KIND.get(arg.kind, _plain(hexadecimal))
+            for arg in call.prototype.args
+        ]
         return [*given[: len(rest)], *rest[len(given) :]]
 
     def leave(self, call: Call, result: int | None, read: Reader) -> str:
@@ -1156,7 +1229,7 @@ class Decoder:
             return texts[:3]
         if name == "futex" and args[1] & 0x7F == 0:
             return texts[:4]
-        if name == "prctl" and args[0] == 15:
+        if name == "prctl" and args[0] in (15, 16):
             return texts[:2]
         if name == "poll" and call.result and call.result > 0:
             return texts

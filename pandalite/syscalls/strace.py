@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ class Strace:
         self._decoders = [Decoder(abi, panda.endianness) for abi in ARCH_ABIS[panda.arch_name]]
         #: Calls that have not returned, by thread and where they return to.
         self._open: dict[tuple[int, int], Call] = {}
+        #: The same of those that make a process that has not begun.
+        self._forks: Counter[tuple[int, int]] = Counter()
         #: Threads that are followed, and their number in the order of appearance.
         self._threads: dict[int, int] = {}
         self._count = 0
@@ -96,15 +99,24 @@ class Strace:
         args = [int.from_bytes(bytes(context.args[i]), "little") for i in range(7)]
         call = decoder.enter(context.no, args, self._reader(cpu))
         if name in _LAST:
-            self._print(context.thread, decoder.leave(call, None, self._reader(cpu)))
+            text = None
+            if name == "rt_sigreturn":
+                text = decoder.sigreturn(self._panda.current_sp(cpu), self._reader(cpu))
+            self._print(context.thread, text or decoder.leave(call, None, self._reader(cpu)))
             if name.startswith("exit"):
                 self._threads.pop(context.thread, None)
             return
-        self._open[context.thread, context.retaddr] = call
+        key = context.thread, context.retaddr
+        self._open[key] = call
+        if followed and self._follow and context.double_return:
+            # The child may begin when its parent is no more.
+            self._forks[key] += 1
 
     def _leave(self, cpu: Any, _pc: int, _info: Any, context: Any) -> None:
         if context.in_child:
-            if self._follow and context.caller in self._threads:
+            key = context.caller, context.retaddr
+            if self._forks[key] > 0:
+                self._forks[key] -= 1
                 self._add(context.thread)
             return
         call = self._open.pop((context.caller, context.retaddr), None)

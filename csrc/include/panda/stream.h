@@ -83,7 +83,10 @@ typedef enum PandaStreamField {
     PANDA_FIELD_DEPTH = 17,
     /** 1: a return; 0: a call. */
     PANDA_FIELD_RETURNS = 18,
-    /** What tells the thread from others: its task_struct, 0 if not known. */
+    /**
+     * What tells the thread from others: its task_struct, while that is not known
+     * its address space.
+     */
     PANDA_FIELD_THREAD = 19,
     /** The call's arguments as they were when it was made. */
     PANDA_FIELD_ARG0 = 20,
