@@ -102,6 +102,7 @@ bindings: core
 
 check: venv core firmware guests
 	$(PY) tools/gen_ctypes.py --check
+	$(PY) tools/gen_syscalls.py --check
 	$(PY) tools/licences.py --check
 	$(PY) tools/build_core.py --layouts --check
 	$(PY) -m ruff check .

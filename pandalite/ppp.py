@@ -80,7 +80,7 @@ Finder = Callable[[Callbacks, str], Union[Signature, None]]
 _declared: dict[str, Finder] = {}
 
 #: Modules of pandalite that declare the callbacks of a plugin when they are imported.
-_HOMES: dict[str, str] = {}
+_HOMES: dict[str, str] = {"syscalls2": ".syscalls.ppp"}
 
 
 def declare(plugin: str, signatures: Finder | dict[str, Signature]) -> None:

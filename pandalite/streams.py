@@ -46,6 +46,10 @@ KINDS: dict[str, tuple[str, ...]] = {
     "asid": ("pc", "old", "new"),
     "exception": ("pc", "number", "interrupt", "asid", "kernel"),
     "call": ("pc", "target", "sp", "depth", "returns", "asid", "kernel"),
+    "syscall": (
+        *("pc", "number", "phase", "result", "arg0", "arg1", "arg2", "arg3", "arg4", "arg5"),
+        *("thread", "asid", "abi"),
+    ),
     "io": ("pc", "addr", "size", "value", "write", "port", "asid", "kernel"),
 }
 
@@ -389,7 +393,8 @@ class Streams(PandaCore):
             kind: ``"block"`` (starts of blocks), ``"edge"`` (from block to block),
                 ``"insn"``, ``"mem"`` (accesses that were made), ``"asid"`` (changes of the
                 address space), ``"exception"`` (with interrupts), ``"call"`` (calls and
-                returns) or ``"io"`` (device registers and ports); docs/streams.md.
+                returns), ``"syscall"`` (system calls and their returns) or ``"io"``
+                (device registers and ports); docs/streams.md.
             fields: what a record holds; default: all that the kind has.
             batch: records in a batch.
             batches: batches there may be at a time; the memory used is ``batch *

@@ -21,6 +21,7 @@
 #include "tcg/tcg-op.h"
 #include "tcg/tcg-temp-internal.h"
 #include "tb-internal.h"
+#include "syscalls/syscalls.h"
 
 /* The block being translated, if it is instrumented. */
 static PandaBlock *translating;
@@ -419,6 +420,9 @@ bool __wrap_plugin_gen_tb_start(CPUState *cs, const DisasContextBase *db)
         panda_mem_block_start(db);
     }
     if (cflags & PANDA_CF_BLOCK) {
+        if (!(cflags & CF_MEMI_ONLY)) {
+            panda_syscall_block_start(db, translating);
+        }
         emit_block_start(!(cflags & CF_MEMI_ONLY));
     }
     return true;

@@ -12,6 +12,7 @@
 #include "core/listeners.h"
 #include "core/stream.h"
 #include "record/recorder.h"
+#include "syscalls/syscalls.h"
 #include "accel/tcg/cpu-ops.h"
 #include "exec/exec-all.h"
 #include "qemu/main-loop.h"
@@ -36,6 +37,7 @@ int __wrap_cpu_exec(CPUState *cs)
 
     RCU_READ_LOCK_GUARD();
     panda_block_finish_early(cs);
+    panda_syscall_loop_left(cs);
     panda_bare_cpu_left(cs, result);
     return result;
 }
@@ -321,5 +323,6 @@ void __wrap_cpu_synchronize_all_post_init(void)
     panda_arch_after_loadvm(first_cpu);
     panda_block_left();
     panda_branches_loaded();
+    panda_syscalls_loaded();
     panda_machine_loaded();
 }

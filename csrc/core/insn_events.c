@@ -14,6 +14,7 @@
 #include "hooks/hooks.h"
 #include "exec/exec-all.h"
 #include "exec/plugin-gen.h"
+#include "syscalls/syscalls.h"
 #include "tcg/tcg.h"
 #include "tcg/tcg-op.h"
 #include "tcg/tcg-temp-internal.h"
@@ -125,12 +126,13 @@ void panda_insn_block_exit(void)
 }
 
 /* After all that may leave the block before the instruction. */
-static void note_branch(CPUState *cs, const DisasContextBase *db)
+static void note_insn(CPUState *cs, const DisasContextBase *db)
 {
     PandaBlock *block = panda_block_translating();
 
     if (block && (tb_cflags(db->tb) & PANDA_CF_BLOCK)
         && !(tb_cflags(db->tb) & CF_MEMI_ONLY)) {
+        panda_syscall_insn_start(cs, db, block);
         panda_branch_insn_start(cs, db, block);
     }
 }
@@ -158,7 +160,7 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
     }
     if (!(cflags & PANDA_CF_INSN)) {
         panda_hooks_insn_start(db, block);
-        note_branch(cs, db);
+        note_insn(cs, db);
         return;
     }
     if (panda_wanted(PANDA_CB_INSN_TRANSLATE)) {
@@ -190,7 +192,7 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
     }
     panda_hooks_insn_start(db, block);
     panda_hypercall_insn_start(cs, db);
-    note_branch(cs, db);
+    note_insn(cs, db);
 }
 
 void __wrap_plugin_gen_insn_end(void);

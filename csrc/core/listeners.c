@@ -297,7 +297,8 @@ int panda_listener_add(PandaListener *listener)
     listener->enabled = true;
     listener->counts_inline = listener->points
         && !(listener->points & (PANDA_MEMORY_POINTS
-                                 | BIT(PANDA_POINT_BRANCH)))
+                                 | BIT(PANDA_POINT_BRANCH)
+                                 | BIT(PANDA_POINT_SYSCALL)))
         && listener->filter.spec.every > 1
         && !listener->filter.spec.once_per_block;
     start_count(listener);

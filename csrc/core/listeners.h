@@ -33,6 +33,9 @@ typedef enum PandaPoint {
  */
 #define PANDA_POINT_BRANCH 31
 
+/* System calls; what is wanted of them is asked when they are made. */
+#define PANDA_POINT_SYSCALL 30
+
 #define PANDA_MEMORY_POINTS                                                   \
     (BIT(PANDA_POINT_BEFORE_LOAD) | BIT(PANDA_POINT_AFTER_LOAD)               \
      | BIT(PANDA_POINT_BEFORE_STORE) | BIT(PANDA_POINT_AFTER_STORE))

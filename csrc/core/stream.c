@@ -8,6 +8,7 @@
 #include "core/guest_clock.h"
 #include "core/machine.h"
 #include "core/stream.h"
+#include "syscalls/syscalls.h"
 #include "qemu/main-loop.h"
 
 /* How often a guest that waits looks whether it has to do something else. */
@@ -213,6 +214,10 @@ static bool check_spec(const PandaStreamSpec *spec)
             | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_TARGET)
             | BIT(PANDA_FIELD_SP) | BIT(PANDA_FIELD_DEPTH)
             | BIT(PANDA_FIELD_RETURNS),
+        [PANDA_STREAM_SYSCALL] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
+            | BIT(PANDA_FIELD_NUMBER) | BIT(PANDA_FIELD_THREAD)
+            | MAKE_64BIT_MASK(PANDA_FIELD_ARG0, 6) | BIT(PANDA_FIELD_RESULT)
+            | BIT(PANDA_FIELD_PHASE) | BIT(PANDA_FIELD_ABI),
     };
 
     if (spec->kind >= PANDA_STREAM_KINDS) {
@@ -292,6 +297,7 @@ static void recount_kinds(void)
     }
     qatomic_set(&panda_streamed_kinds, kinds);
     pthread_mutex_unlock(&panda_registry_lock);
+    panda_syscalls_recount();
 }
 
 PandaStream *panda_stream_open(const PandaStreamSpec *spec,

@@ -90,6 +90,10 @@ void panda_stream_exception(uint64_t pc, bool kernel, uint64_t number,
                             bool interrupt);
 void panda_stream_call(uint64_t pc, bool kernel, uint64_t target, uint64_t sp,
                        uint64_t depth, bool returns);
+struct PandaSyscallCall;
+void panda_stream_syscall(const struct PandaSyscallCall *call,
+                          const uint64_t *args, unsigned n, int64_t result,
+                          unsigned phase);
 void panda_stream_io(uint64_t pc, bool port, uint64_t addr, unsigned size,
                      bool write, uint64_t value);
 

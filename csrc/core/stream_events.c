@@ -13,6 +13,7 @@
 #include "core/stream.h"
 #include "exec/cpu-common.h"
 #include "exec/memopidx.h"
+#include "syscalls/syscalls.h"
 #include "tcg/tcg.h"
 #include "tcg/tcg-op.h"
 #include "tcg/tcg-temp-internal.h"
@@ -188,6 +189,10 @@ void panda_stream_prepare(PandaStream *s, uint32_t accesses)
     case PANDA_STREAM_CALL:
         s->listener.points = BIT(PANDA_POINT_BRANCH);
         break;
+    case PANDA_STREAM_SYSCALL:
+        panda_syscall_tables();
+        s->listener.points = BIT(PANDA_POINT_SYSCALL);
+        break;
     default:
         break;
     }
@@ -254,6 +259,24 @@ void panda_stream_io(uint64_t pc, bool port, uint64_t addr, unsigned size,
     };
 
     put_event(PANDA_STREAM_IO, pc, kernel, all);
+}
+
+void panda_stream_syscall(const PandaSyscallCall *call, const uint64_t *args,
+                          unsigned n, int64_t result, unsigned phase)
+{
+    uint64_t all[PANDA_STREAM_FIELDS] = {
+        [PANDA_FIELD_PC] = call->pc,
+        [PANDA_FIELD_NUMBER] = call->number,
+        [PANDA_FIELD_THREAD] = call->thread,
+        [PANDA_FIELD_RESULT] = result,
+        [PANDA_FIELD_PHASE] = phase,
+        [PANDA_FIELD_ABI] = call->abi,
+    };
+
+    for (unsigned i = 0; i < n && i < 6; i++) {
+        all[PANDA_FIELD_ARG0 + i] = args[i];
+    }
+    put_event(PANDA_STREAM_SYSCALL, call->pc, false, all);
 }
 
 void panda_stream_call(uint64_t pc, bool kernel, uint64_t target, uint64_t sp,

@@ -32,7 +32,7 @@ QEMU_BUILD_BUG_ON(PANDA_CF_ALL
 
 #define BLOCK_POINTS                                                          \
     (BIT(PANDA_POINT_BLOCK) | BIT(PANDA_POINT_BLOCK_END)                      \
-     | BIT(PANDA_POINT_BRANCH))
+     | BIT(PANDA_POINT_BRANCH) | BIT(PANDA_POINT_SYSCALL))
 #define INSN_POINTS (BIT(PANDA_POINT_INSN) | BIT(PANDA_POINT_AFTER_INSN))
 #define LOAD_POINTS                                                           \
     (BIT(PANDA_POINT_BEFORE_LOAD) | BIT(PANDA_POINT_AFTER_LOAD))

@@ -249,6 +249,8 @@ class PandaStreamKind(IntEnum):
         EXCEPTION: Exceptions and interrupts: pc, asid, kernel, number, interrupt.
         IO: Accesses of devices: pc, asid, kernel, addr, size, value, write, port.
         CALL: Calls and returns: pc, asid, kernel, target, sp, depth, returns.
+        SYSCALL: System calls and their returns: pc, asid, number, thread, arg0 to arg5, result,
+            phase, abi.
     """
 
     BLOCK = 0
@@ -259,7 +261,8 @@ class PandaStreamKind(IntEnum):
     EXCEPTION = 5
     IO = 6
     CALL = 7
-    KINDS = 8
+    SYSCALL = 8
+    KINDS = 9
 
 
 class PandaStreamField(IntEnum):
@@ -278,13 +281,20 @@ class PandaStreamField(IntEnum):
         FIELD_WRITE: 1: a write; 0: a read.
         FIELD_OLD: Address space that was left.
         FIELD_NEW: Address space that is entered.
-        FIELD_NUMBER: QEMU's number of the exception; of an interrupt the requests pending.
+        FIELD_NUMBER: QEMU's number of the exception; of an interrupt the requests pending; of a
+            system call its number.
         FIELD_INTERRUPT: 1: an interrupt; 0: an exception.
         FIELD_PORT: 1: addr is that of an x86 port; 0: it is a physical address.
         FIELD_TARGET: Where a call or return leads to.
         FIELD_SP: The stack pointer there.
         FIELD_DEPTH: How many calls the callee is deep; 0: of a return whose call was not seen.
         FIELD_RETURNS: 1: a return; 0: a call.
+        FIELD_THREAD: What tells the thread from others: its task_struct, while that is not
+            known its address space.
+        FIELD_ARG0: The call's arguments as they were when it was made.
+        FIELD_RESULT: What it has returned, errors negative; 0 when it is made.
+        FIELD_PHASE: 0: it is made; 1: it returns; 2: it returns in the child.
+        FIELD_ABI: Index of its set of numbers: panda_syscall_abi_name().
     """
 
     FIELD_PC = 0
@@ -306,7 +316,17 @@ class PandaStreamField(IntEnum):
     FIELD_SP = 16
     FIELD_DEPTH = 17
     FIELD_RETURNS = 18
-    STREAM_FIELDS = 19
+    FIELD_THREAD = 19
+    FIELD_ARG0 = 20
+    FIELD_ARG1 = 21
+    FIELD_ARG2 = 22
+    FIELD_ARG3 = 23
+    FIELD_ARG4 = 24
+    FIELD_ARG5 = 25
+    FIELD_RESULT = 26
+    FIELD_PHASE = 27
+    FIELD_ABI = 28
+    STREAM_FIELDS = 29
 
 
 class kernel_mode(IntEnum):
@@ -315,3 +335,19 @@ class kernel_mode(IntEnum):
     ANY = 0
     KERNEL_ONLY = 1
     USER_ONLY = 2
+
+
+class syscall_argtype_t(IntEnum):
+    """What an argument of a system call is."""
+
+    U64 = 0
+    U32 = 1
+    U16 = 2
+    S64 = 16
+    S32 = 17
+    S16 = 18
+    BUF_PTR = 32
+    STRUCT_PTR = 33
+    STR_PTR = 34
+    STRUCT = 48
+    ARR = 49

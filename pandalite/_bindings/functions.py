@@ -46,6 +46,8 @@ from .structs import (
     PandaTB,
     hook,
     panda_arg_list,
+    syscall_info_t,
+    syscall_meta_t,
 )
 
 if TYPE_CHECKING:
@@ -285,6 +287,9 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (c_uint32, FN_panda_hypercaller_register_hypercall_function),
     ),
     "panda_hypercaller_unregister_hypercall": (c_int, (c_uint32,)),
+    "panda_syscalls2_get_syscall_retval": (c_int64, (POINTER(PandaCPU),)),
+    "panda_syscalls2_get_syscall_info": (POINTER(syscall_info_t), (c_uint32,)),
+    "panda_syscalls2_get_syscall_meta": (POINTER(syscall_meta_t), ()),
 }
 
 #: Functions that return at once: they may be called with the GIL held.
@@ -1673,3 +1678,19 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_hypercaller_unregister_hypercall(self, magic: int, /) -> int:
         """Undo it; PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_syscalls2_get_syscall_retval(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """What a system call has returned, in the callback of its return.
+
+        Errors are negative on all architectures. Never blocks.
+        """
+
+    def panda_syscalls2_get_syscall_info(self, callno: int, /) -> _Pointer[syscall_info_t]:
+        """A system call by its number; NULL if there is none, or without the argument load-info."""
+
+    def panda_syscalls2_get_syscall_meta(self) -> _Pointer[syscall_meta_t]:
+        """What holds for all of them; NULL without the argument load-info."""

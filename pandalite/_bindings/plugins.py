@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from ctypes import CFUNCTYPE, POINTER, c_uint64
 from typing import TYPE_CHECKING, NamedTuple
+
+from .structs import PandaCPU, syscall_ctx_t, syscall_info_t
 
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
@@ -33,6 +36,68 @@ class PppCallback(NamedTuple):
 PPP: dict[str, dict[str, PppCallback]] = {
     "hooks": {},
     "hypercaller": {},
+    "syscalls2": {
+        "on_all_sys_enter": PppCallback(
+            "on_all_sys_enter",
+            "void",
+            ("cpu", "pc", "callno"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, c_uint64),
+            "A system call is about to be made.",
+        ),
+        "on_all_sys_return": PppCallback(
+            "on_all_sys_return",
+            "void",
+            ("cpu", "pc", "callno"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, c_uint64),
+            "A system call has returned.",
+        ),
+        "on_all_sys_enter2": PppCallback(
+            "on_all_sys_enter2",
+            "void",
+            ("cpu", "pc", "call", "rp"),
+            ("PandaCPU *", "target_ptr_t", "const syscall_info_t *", "const syscall_ctx_t *"),
+            CFUNCTYPE(
+                None,
+                POINTER(PandaCPU),
+                c_uint64,
+                POINTER(syscall_info_t),
+                POINTER(syscall_ctx_t),
+            ),
+            "The same with more; call is NULL without the argument load-info.",
+        ),
+        "on_all_sys_return2": PppCallback(
+            "on_all_sys_return2",
+            "void",
+            ("cpu", "pc", "call", "rp"),
+            ("PandaCPU *", "target_ptr_t", "const syscall_info_t *", "const syscall_ctx_t *"),
+            CFUNCTYPE(
+                None,
+                POINTER(PandaCPU),
+                c_uint64,
+                POINTER(syscall_info_t),
+                POINTER(syscall_ctx_t),
+            ),
+            "The same with more; call is NULL without the argument load-info.",
+        ),
+        "on_unknown_sys_enter": PppCallback(
+            "on_unknown_sys_enter",
+            "void",
+            ("cpu", "pc", "callno"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, c_uint64),
+            "A system call with an unknown number is about to be made.",
+        ),
+        "on_unknown_sys_return": PppCallback(
+            "on_unknown_sys_return",
+            "void",
+            ("cpu", "pc", "callno"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, c_uint64),
+            "A system call with an unknown number has returned.",
+        ),
+    },
 }
 
 #: Plugin -> name without its prefix -> C function.
@@ -55,5 +120,10 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "hypercaller": {
         "register_hypercall": "panda_hypercaller_register_hypercall",
         "unregister_hypercall": "panda_hypercaller_unregister_hypercall",
+    },
+    "syscalls2": {
+        "get_syscall_retval": "panda_syscalls2_get_syscall_retval",
+        "get_syscall_info": "panda_syscalls2_get_syscall_info",
+        "get_syscall_meta": "panda_syscalls2_get_syscall_meta",
     },
 }

@@ -16,6 +16,7 @@ from ctypes import (
     c_char_p,
     c_int,
     c_int32,
+    c_int64,
     c_uint,
     c_uint8,
     c_uint32,
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
-    from ctypes import _Pointer
+    from ctypes import Array, _Pointer
 
 
 class PandaFault(Structure):
@@ -685,3 +686,94 @@ hook._fields_ = (
     ("sym", symbol),
     ("context", c_void_p),
 )
+
+
+class syscall_info_t(Structure):
+    """A system call, as its kernel declares it.
+
+    Fields:
+        name: Name of the kernel's function, "sys_open".
+        argt: By argument: syscall_argtype_t, size in bytes, name, type in C.
+        noreturn: It does not come back to the instruction that follows.
+    """
+
+    no: int
+    name: bytes | None
+    nargs: int
+    argt: _Pointer[c_uint32]
+    argsz: _Pointer[c_uint8]
+    argn: _Pointer[c_char_p]
+    argtn: _Pointer[c_char_p]
+    noreturn: bool
+
+    _fields_ = (
+        ("no", c_int),
+        ("name", c_char_p),
+        ("nargs", c_int),
+        ("argt", POINTER(c_uint32)),
+        ("argsz", POINTER(c_uint8)),
+        ("argn", POINTER(c_char_p)),
+        ("argtn", POINTER(c_char_p)),
+        ("noreturn", c_bool),
+    )
+
+
+class syscall_meta_t(Structure):
+    """What holds for all system calls of the guest.
+
+    Fields:
+        max: The highest number.
+        max_generic: The same without private ones of the architecture.
+        max_args: The most arguments one has.
+    """
+
+    max: int
+    max_generic: int
+    max_args: int
+
+    _fields_ = (
+        ("max", c_uint32),
+        ("max_generic", c_uint32),
+        ("max_args", c_uint32),
+    )
+
+
+class syscall_ctx_t(Structure):
+    """A system call that was made. What follows profile is pandalite's own.
+
+    Fields:
+        asid: Address space, of the event.
+        retaddr: Where it returns to.
+        args: Arguments when it was made, as numbers in the host's order.
+        double_return: It returns twice: in the child, with 0, and in its parent.
+        profile: Index of its set of numbers: panda_syscall_abi_name().
+        result: What it has returned, errors negative; 0 before.
+        thread: What tells the running thread from others: the address of its task_struct; while
+            that is not known, its address space.
+        caller: The same of the thread that made the call: the parent's in a child.
+        in_child: This is the return in the child that the call has made.
+    """
+
+    no: int
+    asid: int
+    retaddr: int
+    args: Array[Array[c_uint8]]
+    double_return: bool
+    profile: int
+    result: int
+    thread: int
+    caller: int
+    in_child: bool
+
+    _fields_ = (
+        ("no", c_int),
+        ("asid", c_uint64),
+        ("retaddr", c_uint64),
+        ("args", c_uint8 * 8 * 17),
+        ("double_return", c_bool),
+        ("profile", c_int),
+        ("result", c_int64),
+        ("thread", c_uint64),
+        ("caller", c_uint64),
+        ("in_child", c_bool),
+    )

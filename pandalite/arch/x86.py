@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Callable
 
 from pandalite._bindings.structs import PandaSegment
+from pandalite.errors import PandaError
 
 from .base import PandaArch, SubRegister, numbered
 
@@ -99,7 +100,11 @@ class X86_64Arch(PandaArch):
 
     def _is_freebsd(self) -> bool:
         family = getattr(self.panda, "get_os_family", None)
-        return family is not None and family() == "OS_FREEBSD"
+        try:
+            return family is not None and family() == "OS_FREEBSD"
+        except PandaError:
+            # Nothing is known of the system.
+            return False
 
     # ---- registers of this family ----
 

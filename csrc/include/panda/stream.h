@@ -32,7 +32,12 @@ typedef enum PandaStreamKind {
     PANDA_STREAM_IO = 6,
     /** Calls and returns: pc, asid, kernel, target, sp, depth, returns. */
     PANDA_STREAM_CALL = 7,
-    PANDA_STREAM_KINDS = 8,
+    /**
+     * System calls and their returns: pc, asid, number, thread, arg0 to arg5,
+     * result, phase, abi.
+     */
+    PANDA_STREAM_SYSCALL = 8,
+    PANDA_STREAM_KINDS = 9,
 } PandaStreamKind;
 
 /** Fields of records; each kind has some of them. */
@@ -61,7 +66,10 @@ typedef enum PandaStreamField {
     PANDA_FIELD_OLD = 10,
     /** Address space that is entered. */
     PANDA_FIELD_NEW = 11,
-    /** QEMU's number of the exception; of an interrupt the requests pending. */
+    /**
+     * QEMU's number of the exception; of an interrupt the requests pending; of a
+     * system call its number.
+     */
     PANDA_FIELD_NUMBER = 12,
     /** 1: an interrupt; 0: an exception. */
     PANDA_FIELD_INTERRUPT = 13,
@@ -75,7 +83,25 @@ typedef enum PandaStreamField {
     PANDA_FIELD_DEPTH = 17,
     /** 1: a return; 0: a call. */
     PANDA_FIELD_RETURNS = 18,
-    PANDA_STREAM_FIELDS = 19,
+    /**
+     * What tells the thread from others: its task_struct, while that is not known
+     * its address space.
+     */
+    PANDA_FIELD_THREAD = 19,
+    /** The call's arguments as they were when it was made. */
+    PANDA_FIELD_ARG0 = 20,
+    PANDA_FIELD_ARG1 = 21,
+    PANDA_FIELD_ARG2 = 22,
+    PANDA_FIELD_ARG3 = 23,
+    PANDA_FIELD_ARG4 = 24,
+    PANDA_FIELD_ARG5 = 25,
+    /** What it has returned, errors negative; 0 when it is made. */
+    PANDA_FIELD_RESULT = 26,
+    /** 0: it is made; 1: it returns; 2: it returns in the child. */
+    PANDA_FIELD_PHASE = 27,
+    /** Index of its set of numbers: panda_syscall_abi_name(). */
+    PANDA_FIELD_ABI = 28,
+    PANDA_STREAM_FIELDS = 29,
 } PandaStreamField;
 
 /** What a stream is to be. */
