@@ -10,6 +10,15 @@
 #include "exec/memopidx.h"
 #include "tcg/tcg.h"
 
+/*
+ * Address of the access that is being made: where QEMU has the values of
+ * accesses for its plugins, of which there are none. Generated code reaches it
+ * at less cost than a variable.
+ */
+#define PANDA_ACCESS_ADDR(cs) ((cs)->neg.plugin_mem_value_high)
+#define PANDA_ACCESS_ADDR_OFFSET                                              \
+    (offsetof(CPUState, neg.plugin_mem_value_high) - sizeof(CPUState))
+
 /* An access whose code is being emitted. */
 typedef struct PandaEmittedAccess {
     uint64_t pc;
