@@ -91,7 +91,7 @@ static void guard_of_one(unsigned slot, TCGTemp *addr, TCGv_i64 scratch,
     }
 }
 
-TCGLabel *panda_access_guard(uint64_t mask, TCGTemp *addr)
+TCGLabel *panda_access_guard(uint64_t mask, TCGTemp *addr, MemOpIdx oi)
 {
     TCGLabel *skip = gen_new_label();
     TCGv_i64 scratch = tcg_temp_ebb_new_i64();
@@ -107,7 +107,7 @@ TCGLabel *panda_access_guard(uint64_t mask, TCGTemp *addr)
         tcg_temp_free_i64(done);
     }
     tcg_gen_brcondi_i64(TCG_COND_EQ, scratch, 0, skip);
-    if (is_power_of_2(mask)) {
+    if (is_power_of_2(mask) && !panda_access_is_parted(oi)) {
         guard_of_one(ctz64(mask), addr, scratch, skip);
     }
     tcg_temp_free_i64(scratch);

@@ -205,13 +205,17 @@ typedef struct PandaAccessFilter {
 
 extern PandaAccessFilter panda_access_filters[PANDA_SLOTS];
 
-/* May a listener of a mask want an access? If not, it is counted. */
-static inline bool panda_access_may_pass(uint64_t mask, uint64_t addr)
+/*
+ * May a listener of a mask want an access? If not, it is counted. parted: it is
+ * two events, of which each is asked about.
+ */
+static inline bool panda_access_may_pass(uint64_t mask, uint64_t addr,
+                                         bool parted)
 {
     uint64_t live = qatomic_read(&panda_live) & mask & ~panda_block_done();
 
-    if (live & (BIT_ULL(PANDA_FIRST_SLOT) - 1)) {
-        return true;
+    if (parted || (live & (BIT_ULL(PANDA_FIRST_SLOT) - 1))) {
+        return live;
     }
     for (; live; live &= live - 1) {
         unsigned slot = ctz64(live);

@@ -195,9 +195,17 @@ uint64_t panda_access_address(void)
     return PANDA_ACCESS_ADDR(panda_vcpu.cs);
 }
 
-static bool is_retry(CPUState *cs, uint64_t addr)
+/*
+ * Beside what the access is: its block was made to make it anew. Others are not
+ * asked about that, as the code in front of their calls may have skipped those
+ * that would have found out.
+ */
+#define MADE_ANEW BIT(31)
+
+static bool is_retry(CPUState *cs, uint64_t addr, uint32_t oi)
 {
-    bool retry = access_retried && PANDA_ACCESS_ADDR(cs) == addr;
+    bool retry = (oi & MADE_ANEW) && access_retried
+        && PANDA_ACCESS_ADDR(cs) == addr;
 
     access_retried = false;
     PANDA_ACCESS_ADDR(cs) = addr;
@@ -226,19 +234,26 @@ deliver_access(CPUArchState *env, uintptr_t ra, uint32_t oi, uint64_t mask,
     return deliver(&access, mask, after, lo, hi);
 }
 
+static bool may_pass(uint64_t mask, uint64_t addr, uint32_t oi)
+{
+    return panda_access_may_pass(mask, addr,
+                                 panda_access_is_parted(oi & ~MADE_ANEW));
+}
+
 static void before_load(CPUArchState *env, uint64_t addr, uint32_t oi,
                         uint64_t mask)
 {
-    if (!is_retry(env_cpu(env), addr) && panda_access_may_pass(mask, addr)) {
-        deliver_access(env, GETPC(), oi, mask, PANDA_POINT_BEFORE_LOAD, 0, 0);
+    if (!is_retry(env_cpu(env), addr, oi) && may_pass(mask, addr, oi)) {
+        deliver_access(env, GETPC(), oi & ~MADE_ANEW, mask,
+                       PANDA_POINT_BEFORE_LOAD, 0, 0);
     }
 }
 
 static uint64_t before_store(CPUArchState *env, uint64_t addr, uint32_t oi,
                              uint64_t lo, uint64_t hi, uint64_t mask)
 {
-    if (!is_retry(env_cpu(env), addr) && panda_access_may_pass(mask, addr)) {
-        return deliver_access(env, GETPC(), oi, mask,
+    if (!is_retry(env_cpu(env), addr, oi) && may_pass(mask, addr, oi)) {
+        return deliver_access(env, GETPC(), oi & ~MADE_ANEW, mask,
                               PANDA_POINT_BEFORE_STORE, lo, hi);
     }
     return lo;
@@ -247,7 +262,7 @@ static uint64_t before_store(CPUArchState *env, uint64_t addr, uint32_t oi,
 static void after_load(CPUArchState *env, uint32_t oi, uint64_t lo,
                        uint64_t hi, uint64_t mask)
 {
-    if (panda_access_may_pass(mask, PANDA_ACCESS_ADDR(env_cpu(env)))) {
+    if (may_pass(mask, PANDA_ACCESS_ADDR(env_cpu(env)), oi)) {
         deliver_access(env, GETPC(), oi, mask, PANDA_POINT_AFTER_LOAD, lo, hi);
     }
 }
@@ -255,7 +270,7 @@ static void after_load(CPUArchState *env, uint32_t oi, uint64_t lo,
 static void after_store(CPUArchState *env, uint32_t oi, uint64_t lo,
                         uint64_t hi, uint64_t mask)
 {
-    if (panda_access_may_pass(mask, PANDA_ACCESS_ADDR(env_cpu(env)))) {
+    if (may_pass(mask, PANDA_ACCESS_ADDR(env_cpu(env)), oi)) {
         deliver_access(env, GETPC(), oi, mask, PANDA_POINT_AFTER_STORE, lo,
                        hi);
     }
@@ -298,6 +313,14 @@ static bool emitting(bool store)
                                              : PANDA_CF_LOAD));
 }
 
+/* What the calls before an access are told of it. */
+static TCGTemp *before_what(MemOpIdx oi)
+{
+    bool anew = tcg_ctx->gen_tb->cflags & CF_MEMI_ONLY;
+
+    return tcgv_i32_temp(tcg_constant_i32(oi | (anew ? MADE_ANEW : 0)));
+}
+
 static TCGv_i64 addr_begin(TCGTemp *addr)
 {
     if (tcg_ctx->addr_type == TCG_TYPE_I32) {
@@ -333,9 +356,9 @@ static void note_address(PandaPoint after, TCGTemp *addr)
 }
 
 /* addr: NULL after the access. Returns NULL if the call is unconditional. */
-static TCGLabel *guard_begin(uint64_t mask, TCGTemp *addr)
+static TCGLabel *guard_begin(uint64_t mask, TCGTemp *addr, MemOpIdx oi)
 {
-    return panda_access_can_guard(mask) ? panda_access_guard(mask, addr)
+    return panda_access_can_guard(mask) ? panda_access_guard(mask, addr, oi)
                                         : NULL;
 }
 
@@ -358,13 +381,12 @@ void panda_gen_before_load(TCGTemp *addr, MemOpIdx oi)
         return;
     }
     if (mask) {
-        TCGLabel *skip = guard_begin(mask, addr);
+        TCGLabel *skip = guard_begin(mask, addr, oi);
         TCGv_i64 wide = addr_begin(addr);
 
         tcg_gen_call4(before_load, &before_load_info, NULL,
                       tcgv_ptr_temp(tcg_env), tcgv_i64_temp(wide),
-                      tcgv_i32_temp(tcg_constant_i32(oi)),
-                      tcgv_i64_temp(tcg_constant_i64(mask)));
+                      before_what(oi), tcgv_i64_temp(tcg_constant_i64(mask)));
         addr_end(wide);
         guard_end_before(skip, addr);
     } else {
@@ -379,8 +401,7 @@ static void gen_before_store(TCGTemp *ret, TCGTemp *addr, MemOpIdx oi,
 
     tcg_gen_call6(before_store, &before_store_info, ret,
                   tcgv_ptr_temp(tcg_env), tcgv_i64_temp(wide),
-                  tcgv_i32_temp(tcg_constant_i32(oi)),
-                  tcgv_i64_temp(lo), tcgv_i64_temp(hi),
+                  before_what(oi), tcgv_i64_temp(lo), tcgv_i64_temp(hi),
                   tcgv_i64_temp(tcg_constant_i64(
                       masks[PANDA_POINT_BEFORE_STORE])));
     addr_end(wide);
@@ -412,7 +433,7 @@ TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi)
     if (panda_access_can_guard(masks[PANDA_POINT_BEFORE_STORE])) {
         out = tcg_temp_new_i32();
         tcg_gen_mov_i32(out, val);
-        skip = panda_access_guard(masks[PANDA_POINT_BEFORE_STORE], addr);
+        skip = panda_access_guard(masks[PANDA_POINT_BEFORE_STORE], addr, oi);
     } else {
         out = tcg_temp_ebb_new_i32();
         skip = NULL;
@@ -440,7 +461,7 @@ TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi)
     if (panda_access_can_guard(masks[PANDA_POINT_BEFORE_STORE])) {
         out = tcg_temp_new_i64();
         tcg_gen_mov_i64(out, val);
-        skip = panda_access_guard(masks[PANDA_POINT_BEFORE_STORE], addr);
+        skip = panda_access_guard(masks[PANDA_POINT_BEFORE_STORE], addr, oi);
     } else {
         out = tcg_temp_ebb_new_i64();
         skip = NULL;
@@ -455,7 +476,8 @@ void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi);
 void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi)
 {
     if (calls_before_store(addr)) {
-        TCGLabel *skip = guard_begin(masks[PANDA_POINT_BEFORE_STORE], addr);
+        TCGLabel *skip = guard_begin(masks[PANDA_POINT_BEFORE_STORE], addr,
+                                     oi);
         TCGv_i64 unused = tcg_temp_ebb_new_i64();
 
         gen_before_store(tcgv_i64_temp(unused), addr, oi, TCGV128_LOW(val),
@@ -492,7 +514,7 @@ static void value_end(const Value *value, TCGv_i64 wide)
 static void call_after(MemOpIdx oi, bool store, const Value *value)
 {
     uint64_t mask = masks[point_of(store, true)];
-    TCGLabel *skip = guard_begin(mask, NULL);
+    TCGLabel *skip = guard_begin(mask, NULL, oi);
     TCGv_i64 lo = value_begin(value);
 
     tcg_gen_call5(store ? after_store : after_load,

@@ -41,13 +41,19 @@ typedef struct PandaAccessParts {
     uint64_t value[2];
 } PandaAccessParts;
 
+/* Is it two? */
+static inline bool panda_access_is_parted(MemOpIdx oi)
+{
+    return memop_size(get_memop(oi)) == 16;
+}
+
 static inline PandaAccessParts panda_access_parts(MemOpIdx oi, uint64_t lo,
                                                   uint64_t hi)
 {
     MemOp op = get_memop(oi);
     unsigned size = memop_size(op);
 
-    if (size == 16) {
+    if (panda_access_is_parted(oi)) {
         bool big = (op & MO_BSWAP) == MO_BE;
 
         return (PandaAccessParts) {
