@@ -327,6 +327,9 @@ LISTENERS: dict[str, Callable[[Any, Callable[[Any], None]], Any]] = {
     "mem stream (pc, addr, size, value)": lambda p, f: p.stream(
         "mem", ("pc", "addr", "size", "value"), on_batch=f
     ),
+    "call stream (pc, target, depth)": lambda p, f: p.stream(
+        "call", ("pc", "target", "depth"), on_batch=f
+    ),
     "block counter": lambda p, f: p.counter("block"),
     "insn counter": lambda p, f: p.counter("insn"),
     "coverage, hits of blocks": lambda p, f: p.coverage(),

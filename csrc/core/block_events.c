@@ -146,6 +146,7 @@ void __wrap_qemu_plugin_flush_cb(void)
         g_free(blocks);
         blocks = next;
     }
+    panda_vcpu.done = NULL;
     panda_mem_flushed();
     panda_branches_flushed();
     panda_listeners_flushed();
@@ -414,6 +415,10 @@ bool __wrap_plugin_gen_tb_start(CPUState *cs, const DisasContextBase *db)
     if ((cflags & (PANDA_CF_MEM | PANDA_CF_INSN))
         && !(cflags & CF_MEMI_ONLY)) {
         panda_emit_store_u64(&panda_vcpu.block_pc, db->pc_first);
+        if (panda_listeners_ask_once()) {
+            panda_emit_store_u64((uint64_t *)&panda_vcpu.done,
+                                 (uintptr_t)&translating->done);
+        }
     }
     panda_limit_block_start(db);
     if (cflags & PANDA_CF_MEM) {

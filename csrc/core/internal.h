@@ -190,6 +190,11 @@ typedef struct PandaVcpu {
     uint64_t pass;
     /* Start of the block that runs, for listeners inside of it. */
     uint64_t block_pc;
+    /*
+     * Who needs no further event of it, by slot; NULL unless a listener asks
+     * for one event of each block.
+     */
+    uint64_t *done;
     /* Start of the block that ran before it, if a listener asks for it. */
     uint64_t last_block_pc;
     /* The block is left before it was counted. */

@@ -76,9 +76,6 @@ bool panda_filter_init(PandaFilterState *state, const PandaFilter *spec)
     if (spec->once_per_block) {
         state->seen = g_hash_table_new_full(g_int64_hash, g_int64_equal,
                                             g_free, NULL);
-        state->done = g_new(uint64_t, PANDA_ONCE_INDEX(UINT64_MAX) + 1);
-        /* No block begins there. */
-        memset(state->done, 0xff, (PANDA_ONCE_INDEX(UINT64_MAX) + 1) * 8);
     }
     return true;
 }
@@ -91,7 +88,6 @@ void panda_filter_clear(PandaFilterState *state)
     if (state->seen) {
         g_hash_table_destroy(state->seen);
     }
-    g_free(state->done);
     *state = (PandaFilterState) { 0 };
 }
 
@@ -209,6 +205,18 @@ uint32_t panda_listeners_points(void)
     return points;
 }
 
+bool panda_listeners_ask_once(void)
+{
+    PandaListener *l;
+
+    PANDA_FOR_EACH_LISTENER(l) {
+        if (l->points && l->filter.seen) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool panda_listeners_fix_pc(void)
 {
     PandaListener *l;
@@ -271,7 +279,6 @@ static void make_access_filter(const PandaListener *l)
     f->span = last - first;
     f->counts = spec->every > 1 && !spec->once_per_block
         && spec->n_addr <= 1 && !(l->physical && spec->n_addr);
-    f->done = l->filter.done;
 }
 
 int panda_listener_add(PandaListener *listener)
@@ -477,9 +484,13 @@ static void exhaust(PandaListener *l)
     pthread_mutex_unlock(&panda_registry_lock);
 }
 
-static bool is_first_of_block(PandaFilterState *f, uint64_t block_pc)
+static bool is_first_of_block(PandaListener *l, uint64_t block_pc)
 {
-    f->done[PANDA_ONCE_INDEX(block_pc)] = block_pc;
+    PandaFilterState *f = &l->filter;
+
+    if (panda_vcpu.done && panda_vcpu.block_pc == block_pc) {
+        *panda_vcpu.done |= BIT_ULL(l->slot);
+    }
     if (g_hash_table_contains(f->seen, &block_pc)) {
         return false;
     }
@@ -491,7 +502,7 @@ bool panda_listener_counts(PandaListener *l, uint64_t block_pc)
 {
     PandaFilterState *f = &l->filter;
 
-    if (f->seen && !is_first_of_block(f, block_pc)) {
+    if (f->seen && !is_first_of_block(l, block_pc)) {
         return false;
     }
     if (!l->counts_inline) {
