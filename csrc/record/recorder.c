@@ -11,10 +11,12 @@
 #include "record/recorder.h"
 #include "record/border.h"
 #include "record/log.h"
+#include "record/packets.h"
 #include "record/player.h"
 #include "record/regions.h"
 #include "record/reset.h"
 #include "record/saver.h"
+#include "record/source.h"
 #include "record/state.h"
 #include "core/machine.h"
 #include "hw/boards.h"
@@ -70,6 +72,7 @@ static void begin_chunk(void)
     chunk_count = begin_count;
     chunk_steps = begin_steps;
     panda_border_chunk();
+    panda_source_chunk();
 }
 
 /*
@@ -132,6 +135,7 @@ static void put_slice(void)
     slice_interrupted = false;
     calls.n = 0;
     pause_log.n = 0;
+    panda_packet_forget();
     panda_rr_facts.slices++;
 }
 
@@ -358,6 +362,7 @@ static bool start(const char *path, Error **errp)
     panda_saver_add_ram(copy);
     g_free(panda_rr_file);
     panda_rr_file = g_strdup(path);
+    panda_count_by_iteration(false);
     panda_count_switch(true);
     begin_log();
     panda_rr_set_state(PANDA_RR_RECORD);
