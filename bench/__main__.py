@@ -134,10 +134,10 @@ def recordings(rounds: int) -> None:
     import tempfile
 
     print(
-        "\n| recorded command | live CPU s | recorded / live | replayed / live | file MB |"
-        " log bytes per 1,000 instructions | stall ms |"
+        "\n| recorded command | live CPU s | recorded / live | replayed / live |"
+        " replayed / live, wall | file MB | log bytes per 1,000 instructions | stall ms |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for arch in ("x86_64", "arm"):
         for command in cases.RECORDED:
             with tempfile.TemporaryDirectory() as folder:
@@ -145,9 +145,10 @@ def recordings(rounds: int) -> None:
             live = statistics.median(r["live"])
             recorded = statistics.median(a / b for a, b in zip(r["recorded"], r["live"]))
             replayed = statistics.median(a / b for a, b in zip(r["replayed"], r["live"]))
+            wall = statistics.median(a / b for a, b in zip(r["replayed_wall"], r["live_wall"]))
             print(
                 f"| {arch}, {command} | {live:.2f} | {recorded:.2f} | {replayed:.2f} "
-                f"| {r['size'] / 1e6:.1f} | {r['log'] * 1000 / r['instructions']:.3f} "
+                f"| {wall:.2f} | {r['size'] / 1e6:.1f} | {r['log'] * 1000 / r['instructions']:.3f} "
                 f"| {r['stall'] * 1000:.0f} |",
                 flush=True,
             )

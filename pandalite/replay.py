@@ -50,6 +50,7 @@ class Replay:
 
     def __init__(self, panda: RecordReplay, path: Path, budget: int) -> None:
         self._panda = panda
+        self._keeps_checkpoints = budget > 0
         self._closed = False
         #: It has ended; the CPU may be halted and must not be run.
         self._at_end = False
@@ -213,8 +214,11 @@ class Replay:
 
         Raises:
             GuestMemoryError: nothing is mapped at the virtual address.
+            StateError: the replay keeps no checkpoints.
         """
         self._check_open()
+        if not self._keeps_checkpoints:
+            raise StateError("this replay keeps no checkpoints (checkpoints=0)")
         here = end = self.instructions
         panda = self._panda
         target = address
@@ -327,7 +331,8 @@ class Replays(RecordReplay):
         Args:
             name: the recording, as for :meth:`record`.
             checkpoints: memory that checkpoints may take, in bytes or like
-                ``"2G"``. The more, the quicker it goes back.
+                ``"2G"``. The more, the quicker it goes back; 0: none are kept, and
+                it only goes forward.
 
         Raises:
             ValueError: there is no such recording, or a bad size.
@@ -335,8 +340,8 @@ class Replays(RecordReplay):
         """
         path = recordings.existing(name)
         budget = _bytes(checkpoints)
-        if budget < 1 << 20:
-            raise ValueError(f"checkpoints={checkpoints!r}: at least 1M")
+        if 0 < budget < 1 << 20:
+            raise ValueError(f"checkpoints={checkpoints!r}: 0, or at least 1M")
         return Replay(self, path, budget)
 
 

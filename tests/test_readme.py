@@ -148,6 +148,7 @@ def test_exceptions_and_times() -> None:
 #: Uses of macros that define a ``__wrap_`` function.
 WRAPPING_MACROS = (
     r"^(?:PANDA_RR_VALUE\(\s*\w[\w ]*,|PANDA_RR_VOID\(|TOPOLOGY\(|NEW_REGION\("
+    r"|QUEUE\(|FORWARD\([\w ]+\*?,"
     r"|LOAD\(\w+,|STORE\(\w+,)\s*(\w+),"
 )
 

@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "record/record.h"
 #include "core/block_events.h"
 #include "core/branches.h"
 #include "core/counter.h"
@@ -402,6 +403,7 @@ bool __wrap_plugin_gen_tb_start(CPUState *cs, const DisasContextBase *db)
     uint32_t cflags = tb_cflags(db->tb);
 
     translating = NULL;
+    panda_count_hide(db->tb);
     panda_insn_block_start(db);
     if (!(cflags & PANDA_CF_ALL) && !panda_hooks_near(db->pc_first)) {
         return false;

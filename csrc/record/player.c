@@ -12,6 +12,7 @@
 #include "record/border.h"
 #include "record/checkpoint.h"
 #include "record/effects.h"
+#include "record/packets.h"
 #include "record/recorder.h"
 #include "record/state.h"
 #include "core/machine.h"
@@ -206,6 +207,7 @@ void panda_player_go_to(const PandaPosition *p)
     panda_rr_facts.diverged = false;
     finished = false;
     have_slice = false;
+    panda_packet_forget();
     if ((p->chunk != next_chunk - 1 || !chunk_data)
         && !open_chunk(p->chunk, &count, &steps)) {
         return;
@@ -275,6 +277,7 @@ static bool read_slice(void)
     }
     panda_player_calls = (PandaLogCursor) { bytes, bytes + n };
     pause_cursor = body;
+    panda_packet_forget();
     slice_entered = slice_checked = false;
     have_slice = true;
     panda_border_slice(panda_count_raw());
@@ -345,6 +348,7 @@ static void apply_pause(CPUState *cs)
     const uint8_t *kind;
 
     bql_lock();
+    panda_packet_forget();
     while (!panda_log_at_end(&pause_cursor)) {
         kind = panda_log_get_bytes(&pause_cursor, 1);
         if (!panda_effect_apply(cs, *kind, &pause_cursor)) {
@@ -606,6 +610,7 @@ static bool check_version(QDict *d, Error **errp)
                    number, PANDA_RECORDING_MAJOR);
         return false;
     }
+    panda_count_by_iteration(number < 2);
     return true;
 }
 

@@ -11,10 +11,12 @@
 #include "record/recorder.h"
 #include "record/border.h"
 #include "record/log.h"
+#include "record/packets.h"
 #include "record/player.h"
 #include "record/regions.h"
 #include "record/reset.h"
 #include "record/saver.h"
+#include "record/source.h"
 #include "record/state.h"
 #include "core/machine.h"
 #include "hw/boards.h"
@@ -34,8 +36,10 @@
 #define CHUNK_NS    (1000 * 1000 * 1000LL)
 /* A slice has at most so many instructions: registers are compared then. */
 #define SLICE_INSNS (1 << 24)
-/* Of RAM, this part is compared at the end of each chunk, in turn. */
+/* Of RAM, this part is compared at the end of a chunk, in turn. */
 #define RAM_PARTS 32
+/* Not of each, if they are many because they are large. */
+#define RAM_CHECK_NS (CHUNK_NS / 2)
 
 PandaRrMode panda_rr_state;
 uint64_t panda_rr_steps;
@@ -51,6 +55,8 @@ static bool slice_ran, slice_interrupted;
 static int64_t chunk_began;
 static uint64_t chunk_count, chunk_steps;
 static unsigned chunk_number;
+static unsigned ram_part;
+static int64_t ram_checked;
 static uint64_t epoch;
 static bool failed;
 static char *failure;
@@ -70,6 +76,7 @@ static void begin_chunk(void)
     chunk_count = begin_count;
     chunk_steps = begin_steps;
     panda_border_chunk();
+    panda_source_chunk();
 }
 
 /*
@@ -78,15 +85,18 @@ static void begin_chunk(void)
  */
 static void put_ram_check(PandaBytes *out)
 {
-    bool busy = panda_maps_active();
-    unsigned part = chunk_number % RAM_PARTS, n;
+    int64_t now = g_get_monotonic_time() * 1000;
+    bool check = !panda_maps_active() && now - ram_checked >= RAM_CHECK_NS;
+    unsigned n;
     PandaRam *ram = panda_rams(&n);
 
-    panda_bytes_number(out, busy ? 0 : part + 1);
-    if (!busy) {
-        uint64_t digest = panda_ram_part_digest(ram, n, part, RAM_PARTS);
+    panda_bytes_number(out, check ? ram_part + 1 : 0);
+    if (check) {
+        uint64_t digest = panda_ram_part_digest(ram, n, ram_part, RAM_PARTS);
 
         panda_bytes_put(out, &digest, 8);
+        ram_part = (ram_part + 1) % RAM_PARTS;
+        ram_checked = now;
     }
 }
 
@@ -132,6 +142,7 @@ static void put_slice(void)
     slice_interrupted = false;
     calls.n = 0;
     pause_log.n = 0;
+    panda_packet_forget();
     panda_rr_facts.slices++;
 }
 
@@ -315,6 +326,8 @@ static void begin_log(void)
     slice_count = slice_steps = begin_count = begin_steps = 0;
     panda_rr_steps = 0;
     chunk_number = 0;
+    ram_part = 0;
+    ram_checked = 0;
     epoch = 0;
     failed = false;
     g_clear_pointer(&failure, g_free);
@@ -358,6 +371,7 @@ static bool start(const char *path, Error **errp)
     panda_saver_add_ram(copy);
     g_free(panda_rr_file);
     panda_rr_file = g_strdup(path);
+    panda_count_by_iteration(false);
     panda_count_switch(true);
     begin_log();
     panda_rr_set_state(PANDA_RR_RECORD);

@@ -1,19 +1,18 @@
 /*
- * Transfers of disks, networks and serial ports: entries for who reads the
- * recording, which a replay only tells its callbacks of.
+ * Transfers of disks and serial ports: entries for who reads the recording,
+ * which a replay only tells its callbacks of. Those of networks: packets.c.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "record/record.h"
 #include "record/log.h"
+#include "record/packets.h"
 #include "record/player.h"
+#include "record/source.h"
 #include "record/transfers.h"
 #include "chardev/char.h"
 #include "chardev/char-fe.h"
 #include "exec/memory.h"
-#include "net/net.h"
-#include "net/queue.h"
-#include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "qom/object.h"
 #include "system/block-backend.h"
@@ -54,11 +53,13 @@ BlockAIOCB *__wrap_dma_blk_io(QEMUSGList *sg, uint64_t offset, uint32_t align,
                               DMADirection dir)
 {
     BlockAIOCB *result;
+    Object *outer = panda_source_enter(sg->dev ? OBJECT(sg->dev) : NULL);
 
     ram_address = sg->nsg ? sg->sg[0].base : 0;
     result = __real_dma_blk_io(sg, offset, align, io_func, io_func_opaque, cb,
                                opaque, dir);
     ram_address = 0;
+    panda_source_leave(outer);
     return result;
 }
 
@@ -106,66 +107,6 @@ BlockAIOCB *__wrap_blk_aio_pwritev(BlockBackend *blk, int64_t offset,
     return __real_blk_aio_pwritev(blk, offset, qiov, flags, cb, opaque);
 }
 
-/* ---- networks ---- */
-
-static void log_packet(NetClientState *sender, const struct iovec *iov,
-                       int count)
-{
-    bool sent = sender->info->type == NET_CLIENT_DRIVER_NIC;
-    NetClientState *card = sent ? sender : sender->peer;
-    size_t size = iov_size(iov, count);
-
-    if (!logs() || !card || card->info->type != NET_CLIENT_DRIVER_NIC) {
-        return;
-    }
-    panda_log_entry(PANDA_ENTRY_PACKET);
-    panda_log_number(sent);
-    log_text(card->name);
-    panda_log_number(size);
-    for (int i = 0; i < count; i++) {
-        panda_log_bytes(iov[i].iov_base, iov[i].iov_len);
-    }
-}
-
-ssize_t __real_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
-                                   unsigned flags, const uint8_t *data,
-                                   size_t size, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
-                                   unsigned flags, const uint8_t *data,
-                                   size_t size, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
-                                   unsigned flags, const uint8_t *data,
-                                   size_t size, NetPacketSent *sent_cb)
-{
-    struct iovec iov = { (void *)data, size };
-
-    if (panda_player_frozen()) {
-        /* In a replay packets go nowhere. */
-        return size;
-    }
-    log_packet(sender, &iov, 1);
-    return __real_qemu_net_queue_send(queue, sender, flags, data, size,
-                                      sent_cb);
-}
-
-ssize_t __real_qemu_net_queue_send_iov(NetQueue *queue, NetClientState *sender,
-                                       unsigned flags, const struct iovec *iov,
-                                       int count, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send_iov(NetQueue *queue, NetClientState *sender,
-                                       unsigned flags, const struct iovec *iov,
-                                       int count, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send_iov(NetQueue *queue, NetClientState *sender,
-                                       unsigned flags, const struct iovec *iov,
-                                       int count, NetPacketSent *sent_cb)
-{
-    if (panda_player_frozen()) {
-        return iov_size(iov, count);
-    }
-    log_packet(sender, iov, count);
-    return __real_qemu_net_queue_send_iov(queue, sender, flags, iov, count,
-                                          sent_cb);
-}
-
 /* ---- serial ports ---- */
 
 static bool is_serial(Chardev *chardev)
@@ -203,7 +144,7 @@ void __wrap_qemu_chr_be_write(Chardev *chardev, const uint8_t *buf, int len)
 /* ---- in a replay ---- */
 
 /* Callbacks are called without the big lock, which the CPU may hold. */
-static bool enter(void)
+bool panda_transfer_enter(void)
 {
     CPUState *cs = panda_vcpu.cs;
     bool locked = bql_locked();
@@ -215,7 +156,7 @@ static bool enter(void)
     return locked;
 }
 
-static void leave(bool locked)
+void panda_transfer_leave(bool locked)
 {
     panda_event_leave(panda_vcpu.cs);
     if (locked) {
@@ -235,35 +176,14 @@ static void replay_disk(PandaLogCursor *c)
     address = panda_log_get(c);
     size = panda_log_get(c);
     if (!c->bad && panda_wanted(PANDA_CB_REPLAY_HD_TRANSFER)) {
-        bool locked = enter();
+        bool locked = panda_transfer_enter();
 
         PANDA_FOR_EACH(callback, PANDA_CB_REPLAY_HD_TRANSFER) {
             PANDA_CALL(callback, replay_hd_transfer, &panda_vcpu.pub, type,
                        type == HD_TO_RAM ? offset : address,
                        type == HD_TO_RAM ? address : offset, size);
         }
-        leave(locked);
-    }
-}
-
-static void replay_packet(PandaLogCursor *c)
-{
-    unsigned sent = panda_log_get(c);
-    PandaCallback *callback;
-    const uint8_t *bytes;
-    size_t n;
-
-    panda_log_get_string(c, &n);
-    bytes = panda_log_get_string(c, &n);
-    if (bytes && panda_wanted(PANDA_CB_REPLAY_HANDLE_PACKET)) {
-        g_autofree uint8_t *copy = g_memdup2(bytes, n);
-        bool locked = enter();
-
-        PANDA_FOR_EACH(callback, PANDA_CB_REPLAY_HANDLE_PACKET) {
-            PANDA_CALL(callback, replay_handle_packet, &panda_vcpu.pub, copy,
-                       n, sent, 0);
-        }
-        leave(locked);
+        panda_transfer_leave(locked);
     }
 }
 
@@ -282,7 +202,7 @@ static void replay_serial(PandaLogCursor *c)
     if (!bytes || !panda_wanted(kind)) {
         return;
     }
-    locked = enter();
+    locked = panda_transfer_enter();
     for (size_t i = 0; i < n; i++) {
         PANDA_FOR_EACH(callback, kind) {
             if (sent) {
@@ -294,7 +214,7 @@ static void replay_serial(PandaLogCursor *c)
             }
         }
     }
-    leave(locked);
+    panda_transfer_leave(locked);
 }
 
 bool panda_transfer_replay(PandaEntryKind kind, PandaLogCursor *c)
@@ -304,7 +224,7 @@ bool panda_transfer_replay(PandaEntryKind kind, PandaLogCursor *c)
         replay_disk(c);
         return true;
     case PANDA_ENTRY_PACKET:
-        replay_packet(c);
+        panda_packet_replay(c);
         return true;
     case PANDA_ENTRY_SERIAL:
         replay_serial(c);
@@ -327,7 +247,7 @@ void panda_transfer_register(MemoryRegion *mr, hwaddr offset, uint64_t value,
         || g_strcmp0(memory_region_name(mr), "serial")) {
         return;
     }
-    locked = enter();
+    locked = panda_transfer_enter();
     PANDA_FOR_EACH(callback, kind) {
         if (is_write) {
             PANDA_CALL(callback, replay_serial_write, &panda_vcpu.pub, 0,
@@ -337,7 +257,7 @@ void panda_transfer_register(MemoryRegion *mr, hwaddr offset, uint64_t value,
                        mr->addr, value);
         }
     }
-    leave(locked);
+    panda_transfer_leave(locked);
 }
 
 /* ---- memory that devices write ---- */
@@ -378,7 +298,7 @@ void panda_player_memory(unsigned block, uint64_t offset, const uint8_t *bytes,
         flatview_for_each_range(address_space_to_flatview(
                                     &address_space_memory), look_at, &s);
     }
-    locked = enter();
+    locked = panda_transfer_enter();
     PANDA_FOR_EACH(callback, kind) {
         if (done) {
             PANDA_CALL(callback, replay_after_dma, &panda_vcpu.pub, bytes,
@@ -388,5 +308,5 @@ void panda_player_memory(unsigned block, uint64_t offset, const uint8_t *bytes,
                        s.found, n, true);
         }
     }
-    leave(locked);
+    panda_transfer_leave(locked);
 }

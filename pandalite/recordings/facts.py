@@ -19,7 +19,7 @@ __all__ = ["FORMAT", "MAJOR", "Block", "Disk", "Recording", "existing", "read_re
 
 #: What the manifest calls the format, and the newest version that is read here.
 FORMAT = "pandalite-recording"
-MAJOR = 1
+MAJOR = 2
 
 MANIFEST = "manifest.json"
 END = "end.json"
