@@ -11,6 +11,7 @@
 #include "core/branches.h"
 #include "core/listeners.h"
 #include "core/stream.h"
+#include "introspect/os.h"
 #include "record/recorder.h"
 #include "syscalls/syscalls.h"
 #include "accel/tcg/cpu-ops.h"
@@ -321,6 +322,7 @@ void __wrap_cpu_synchronize_all_post_init(void)
     }
     panda_vcpu_setup(first_cpu);
     panda_arch_after_loadvm(first_cpu);
+    panda_os_doubt();
     panda_block_left();
     panda_branches_loaded();
     panda_syscalls_loaded();

@@ -153,6 +153,7 @@ class PandaStatus(IntEnum):
         ERR_TIMEOUT: The time given was not enough.
         ERR_UNSUPPORTED: pandalite does not have this yet.
         ERR_RECORDING: A recording cannot be made, written or replayed.
+        ERR_OS: The guest's operating system does not show what was asked for.
     """
 
     OK = 0
@@ -165,6 +166,7 @@ class PandaStatus(IntEnum):
     ERR_TIMEOUT = -7
     ERR_UNSUPPORTED = -8
     ERR_RECORDING = -9
+    ERR_OS = -10
 
 
 class PandaRunResult(IntEnum):

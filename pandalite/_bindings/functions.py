@@ -16,6 +16,7 @@ from ctypes import (
     c_char_p,
     c_double,
     c_int,
+    c_int32,
     c_int64,
     c_size_t,
     c_uint,
@@ -36,13 +37,19 @@ from .structs import (
     PandaFault,
     PandaFilter,
     PandaLayoutEntry,
+    PandaMapping,
+    PandaModule,
+    PandaOpenFile,
     PandaPppPoint,
+    PandaProcessMemory,
     PandaPythonApi,
     PandaPythonCallback,
     PandaPythonReadApi,
     PandaRrReport,
+    PandaSocket,
     PandaStreamSpec,
     PandaStreamStats,
+    PandaTask,
     PandaTB,
     hook,
     panda_arg_list,
@@ -178,6 +185,25 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_snapshot_save": (c_int, (c_char_p,)),
     "panda_snapshot_delete": (c_int, (c_char_p,)),
     "panda_snapshot_list": (c_int, (POINTER(c_char_p),)),
+    "panda_os_attach": (c_int, ()),
+    "panda_os_report": (c_char_p, ()),
+    "panda_os_release": (c_char_p, ()),
+    "panda_os_current": (c_int, (POINTER(PandaTask),)),
+    "panda_os_task": (c_int, (c_uint64, POINTER(PandaTask))),
+    "panda_os_processes": (c_int64, (POINTER(PandaTask), c_uint64)),
+    "panda_os_threads": (c_int64, (c_uint64, POINTER(PandaTask), c_uint64)),
+    "panda_os_mappings": (c_int64, (c_uint64, POINTER(PandaMapping), c_uint64)),
+    "panda_os_mapping_at": (c_int, (c_uint64, c_uint64, POINTER(PandaMapping))),
+    "panda_os_files": (c_int64, (c_uint64, POINTER(PandaOpenFile), c_uint64)),
+    "panda_os_file": (c_int, (c_uint64, c_int32, POINTER(PandaOpenFile))),
+    "panda_os_file_path": (c_int64, (c_uint64, c_char_p, c_uint64)),
+    "panda_os_socket": (c_int, (c_uint64, POINTER(PandaSocket))),
+    "panda_os_exe": (c_int64, (c_uint64, c_char_p, c_uint64)),
+    "panda_os_memory": (c_int, (c_uint64, POINTER(PandaProcessMemory))),
+    "panda_os_read": (c_int64, (c_uint64, c_uint64, c_void_p, c_uint64)),
+    "panda_os_modules": (c_int64, (POINTER(PandaModule), c_uint64)),
+    "panda_os_symbol": (c_int, (c_char_p, POINTER(c_uint64))),
+    "panda_os_symbol_at": (c_char_p, (c_uint64, POINTER(c_uint64))),
     "panda_plugin_load": (c_int, (c_char_p, c_char_p, POINTER(c_char_p), c_uint32)),
     "panda_plugin_unload": (c_int, (c_char_p,)),
     "panda_plugins_unload": (None, ()),
@@ -950,6 +976,152 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> int:
         """Names of all snapshots, one a line; to be freed by panda_free()."""
+
+    def panda_os_attach(self) -> int:
+        """Find the kernel and its tables in guest memory.
+
+        Everything else here does it when it is first needed. PANDA_ERR_OS with what is missing if
+        it cannot be done (yet): early in the boot, or if the guest is no Linux.
+        """
+
+    def panda_os_report(self) -> bytes | None:
+        """What is known of the guest's kernel and why, as text; never NULL."""
+
+    def panda_os_release(self) -> bytes | None:
+        """The kernel's version line or release; the empty string if unknown."""
+
+    def panda_os_current(
+        self,
+        task: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The thread that runs; PANDA_ERR_OS if it is not known."""
+
+    def panda_os_task(
+        self,
+        address: int,
+        task: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Facts of the thread with a task_struct; PANDA_ERR_OS if there is none."""
+
+    def panda_os_processes(
+        self,
+        tasks: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """All processes, kernel threads included: at most n are stored.
+
+        Returns how many there are, which may be more; negative PandaStatus.
+        """
+
+    def panda_os_threads(
+        self,
+        task: int,
+        tasks: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """The threads of a process, its first one included; likewise."""
+
+    def panda_os_mappings(
+        self,
+        task: int,
+        mappings: PandaMapping | Array[PandaMapping] | _Pointer[PandaMapping] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """The mappings of a process, by address; likewise."""
+
+    def panda_os_mapping_at(
+        self,
+        task: int,
+        address: int,
+        mapping: PandaMapping | Array[PandaMapping] | _Pointer[PandaMapping] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The mapping with an address in it; PANDA_ERR_OS if there is none."""
+
+    def panda_os_files(
+        self,
+        task: int,
+        files: PandaOpenFile | Array[PandaOpenFile] | _Pointer[PandaOpenFile] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """The files a process has open, by descriptor; likewise."""
+
+    def panda_os_file(
+        self,
+        task: int,
+        fd: int,
+        file: PandaOpenFile | Array[PandaOpenFile] | _Pointer[PandaOpenFile] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The file a process has open as a descriptor; PANDA_ERR_OS: none."""
+
+    def panda_os_file_path(self, file: int, path: CharPointer, size: int, /) -> int:
+        """Path of a struct file from the root, or `pipe:[number]` and the like.
+
+        Returns the length of it without the NUL; negative PandaStatus.
+        """
+
+    def panda_os_socket(
+        self,
+        file: int,
+        socket: PandaSocket | Array[PandaSocket] | _Pointer[PandaSocket] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The socket a struct file stands for; PANDA_ERR_OS if it is none."""
+
+    def panda_os_exe(self, task: int, path: CharPointer, size: int, /) -> int:
+        """Path of the program a process runs; likewise."""
+
+    def panda_os_memory(
+        self,
+        task: int,
+        memory: PandaProcessMemory
+        | Array[PandaProcessMemory]
+        | _Pointer[PandaProcessMemory]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Bounds of a process' memory; PANDA_ERR_OS if it is a kernel thread."""
+
+    def panda_os_read(self, task: int, address: int, buf: Address, len: int, /) -> int:
+        """Read memory of a process that need not be the current one.
+
+        Returns how many bytes could be read: it ends at a page that is not there.
+        """
+
+    def panda_os_modules(
+        self,
+        modules: PandaModule | Array[PandaModule] | _Pointer[PandaModule] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """The kernel's modules, last loaded first; likewise."""
+
+    def panda_os_symbol(
+        self,
+        name: CharPointer,
+        address: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Address of a symbol of the kernel; PANDA_ERR_OS if there is none."""
+
+    def panda_os_symbol_at(
+        self,
+        address: int,
+        offset: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> bytes | None:
+        """The kernel's symbol at or below an address, and how far below it is.
+
+        NULL if there is none.
+        """
 
     def panda_plugin_load(
         self,

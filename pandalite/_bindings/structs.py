@@ -257,6 +257,180 @@ class PandaLayoutEntry(Structure):
     )
 
 
+class PandaTask(Structure):
+    """A thread of the guest, and the process it belongs to.
+
+    Fields:
+        task: Address of its task_struct.
+        mm: Address of its memory map (mm_struct); 0 for a kernel thread.
+        pgd: Its top page table, a kernel address; 0 for a kernel thread.
+        asid: What panda_current_asid() says while it runs; 0 if that cannot be told from its
+            page tables, and for kernel threads.
+        create_time: When it began, in ns of the guest's clock; 0 if unknown.
+        pid: Process, as the guest's user sees it (thread group).
+        ppid: Process of the parent.
+        state: The kernel's state word; 0: it runs or may run.
+        name: Its short name (comm), ended by a NUL.
+    """
+
+    task: int
+    mm: int
+    pgd: int
+    asid: int
+    create_time: int
+    pid: int
+    tid: int
+    ppid: int
+    uid: int
+    gid: int
+    euid: int
+    egid: int
+    state: int
+    kernel_thread: int
+    name: bytes
+
+    _fields_ = (
+        ("task", c_uint64),
+        ("mm", c_uint64),
+        ("pgd", c_uint64),
+        ("asid", c_uint64),
+        ("create_time", c_uint64),
+        ("pid", c_int32),
+        ("tid", c_int32),
+        ("ppid", c_int32),
+        ("uid", c_uint32),
+        ("gid", c_uint32),
+        ("euid", c_uint32),
+        ("egid", c_uint32),
+        ("state", c_uint32),
+        ("kernel_thread", c_uint32),
+        ("name", c_char * 16),
+    )
+
+
+class PandaMapping(Structure):
+    """A mapping in a process' address space.
+
+    Fields:
+        vma: Address of its vm_area_struct.
+        end: First address behind it.
+        offset: Where in its file it begins, in bytes.
+        flags: The kernel's flags: 1 read, 2 write, 4 execute, 8 shared.
+        file: Address of its struct file; 0: it has none. For panda_os_file_path().
+    """
+
+    vma: int
+    start: int
+    end: int
+    offset: int
+    flags: int
+    file: int
+
+    _fields_ = (
+        ("vma", c_uint64),
+        ("start", c_uint64),
+        ("end", c_uint64),
+        ("offset", c_uint64),
+        ("flags", c_uint64),
+        ("file", c_uint64),
+    )
+
+
+class PandaOpenFile(Structure):
+    """A file that a process has open.
+
+    Fields:
+        file: Address of its struct file, for panda_os_file_path().
+        pos: Where the next read or write begins; 0 if unknown.
+        flags: Flags it was opened with; 0 if unknown.
+    """
+
+    file: int
+    pos: int
+    fd: int
+    flags: int
+
+    _fields_ = (
+        ("file", c_uint64),
+        ("pos", c_uint64),
+        ("fd", c_int32),
+        ("flags", c_uint32),
+    )
+
+
+class PandaModule(Structure):
+    """A kernel module that is loaded.
+
+    Fields:
+        module: Address of its struct module.
+    """
+
+    module: int
+    base: int
+    size: int
+    name: bytes
+
+    _fields_ = (
+        ("module", c_uint64),
+        ("base", c_uint64),
+        ("size", c_uint64),
+        ("name", c_char * 64),
+    )
+
+
+class PandaSocket(Structure):
+    """A socket, as one end sees it.
+
+    Fields:
+        family: AF_...: 1 local, 2 IPv4, 10 IPv6, 16 netlink.
+        type: SOCK_...: 1 stream, 2 datagram, 3 raw.
+        state: The protocol's state; TCP: 1 established, 10 listening.
+        local_address: Addresses: 4 bytes of IPv4 or 16 of IPv6, as on the wire.
+    """
+
+    family: int
+    type: int
+    protocol: int
+    state: int
+    local_port: int
+    remote_port: int
+    local_address: Array[c_uint8]
+    remote_address: Array[c_uint8]
+
+    _fields_ = (
+        ("family", c_uint32),
+        ("type", c_uint32),
+        ("protocol", c_uint32),
+        ("state", c_uint32),
+        ("local_port", c_uint32),
+        ("remote_port", c_uint32),
+        ("local_address", c_uint8 * 16),
+        ("remote_address", c_uint8 * 16),
+    )
+
+
+class PandaProcessMemory(Structure):
+    """Bounds of a process' memory."""
+
+    start_brk: int
+    brk: int
+    start_stack: int
+    arg_start: int
+    arg_end: int
+    env_start: int
+    env_end: int
+
+    _fields_ = (
+        ("start_brk", c_uint64),
+        ("brk", c_uint64),
+        ("start_stack", c_uint64),
+        ("arg_start", c_uint64),
+        ("arg_end", c_uint64),
+        ("env_start", c_uint64),
+        ("env_end", c_uint64),
+    )
+
+
 class panda_arg(Structure):
     """An argument of a plugin.
 

@@ -18,6 +18,7 @@
 #include "panda/machine.h"
 #include "panda/memory.h"
 #include "panda/monitor.h"
+#include "panda/os.h"
 #include "panda/plugins.h"
 #include "panda/ppp.h"
 #include "panda/python.h"
