@@ -7,7 +7,8 @@
 
 #define PLUGINS(_)                                                            \
     _(hooks)                                                                  \
-    _(hypercaller)
+    _(hypercaller)                                                            \
+    _(mem_hooks)
 
 #define DECLARE(name) extern const PandaBuiltin panda_builtin_##name;
 PLUGINS(DECLARE)

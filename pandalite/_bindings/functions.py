@@ -45,6 +45,7 @@ from .structs import (
     PandaStreamStats,
     PandaTB,
     hook,
+    memory_hooks_region,
     panda_arg_list,
 )
 
@@ -93,6 +94,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_get_cpu": (POINTER(PandaCPU), ()),
     "panda_get_tb": (POINTER(PandaTB), ()),
     "panda_get_mem_buf": (c_void_p, ()),
+    "panda_set_breakpoint": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_clear_breakpoint": (c_int, (POINTER(PandaCPU), c_uint64)),
     "panda_register_callback_helper": (c_int, (c_void_p, c_uint, POINTER(panda_cb))),
     "panda_enable_callback_helper": (c_int, (c_void_p, c_uint, POINTER(panda_cb))),
     "panda_disable_callback_helper": (c_int, (c_void_p, c_uint, POINTER(panda_cb))),
@@ -285,6 +288,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (c_uint32, FN_panda_hypercaller_register_hypercall_function),
     ),
     "panda_hypercaller_unregister_hypercall": (c_int, (c_uint32,)),
+    "panda_mem_hooks_add_mem_hook": (POINTER(memory_hooks_region), (POINTER(memory_hooks_region),)),
+    "panda_mem_hooks_remove_mem_hook": (c_int, (POINTER(memory_hooks_region),)),
+    "panda_mem_hooks_enable_mem_hooking": (None, ()),
+    "panda_mem_hooks_disable_mem_hooking": (None, ()),
 }
 
 #: Functions that return at once: they may be called with the GIL held.
@@ -490,6 +497,26 @@ class Library(NonblockingLibrary, Protocol):
 
         Its address is fixed, so bindings can wrap it once.
         """
+
+    def panda_set_breakpoint(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        pc: int,
+        /,
+    ) -> int:
+        """Stop the machine before the instruction at pc; takes effect at the next block.
+
+        It is then as it is for a debugger, and goes on when it is continued and the breakpoint is
+        cleared.
+        """
+
+    def panda_clear_breakpoint(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        pc: int,
+        /,
+    ) -> int:
+        """Undo it."""
 
     def panda_register_callback_helper(
         self,
@@ -1673,3 +1700,35 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_hypercaller_unregister_hypercall(self, magic: int, /) -> int:
         """Undo it; PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_mem_hooks_add_mem_hook(
+        self,
+        region: memory_hooks_region
+        | Array[memory_hooks_region]
+        | _Pointer[memory_hooks_region]
+        | _CArgObject
+        | None,
+        /,
+    ) -> _Pointer[memory_hooks_region]:
+        """Watch a range; the copy that is kept, or NULL.
+
+        An access counts that has a byte in it. Each kind of access takes one of the 55 filters
+        there are.
+        """
+
+    def panda_mem_hooks_remove_mem_hook(
+        self,
+        region: memory_hooks_region
+        | Array[memory_hooks_region]
+        | _Pointer[memory_hooks_region]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Watch it no more; the copy goes."""
+
+    def panda_mem_hooks_enable_mem_hooking(self) -> None:
+        """Let memory hooks act (the default)."""
+
+    def panda_mem_hooks_disable_mem_hooking(self) -> None:
+        """Let no memory hook act; they stay."""

@@ -33,6 +33,7 @@ class PppCallback(NamedTuple):
 PPP: dict[str, dict[str, PppCallback]] = {
     "hooks": {},
     "hypercaller": {},
+    "mem_hooks": {},
 }
 
 #: Plugin -> name without its prefix -> C function.
@@ -55,5 +56,11 @@ FUNCTIONS: dict[str, dict[str, str]] = {
     "hypercaller": {
         "register_hypercall": "panda_hypercaller_register_hypercall",
         "unregister_hypercall": "panda_hypercaller_unregister_hypercall",
+    },
+    "mem_hooks": {
+        "add_mem_hook": "panda_mem_hooks_add_mem_hook",
+        "remove_mem_hook": "panda_mem_hooks_remove_mem_hook",
+        "enable_mem_hooking": "panda_mem_hooks_enable_mem_hooking",
+        "disable_mem_hooking": "panda_mem_hooks_disable_mem_hooking",
     },
 }
