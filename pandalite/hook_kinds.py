@@ -225,6 +225,23 @@ class HookKinds(Hooks):
         """Undo :meth:`set_breakpoint`."""
         self._check(self.libpanda.panda_clear_breakpoint(cpu, pc))
 
+    # --- call stacks ---
+
+    def callstack_callers(self, lim: int, cpu: PandaCPU) -> list[int]:
+        """Where the functions that run will return to, the last called first.
+
+        In a callback. The plugin ``callstack_instr`` follows calls from when it is
+        loaded: by the first use of this, if not before.
+
+        Args:
+            lim: length of the list; what is not known is 0.
+            cpu: the CPU.
+        """
+        self._need_plugin("callstack_instr", autoload=True)
+        callers = (ctypes.c_uint64 * lim)()
+        self.libpanda.fast.panda_callstack_instr_get_callers(callers, lim, cpu)
+        return list(callers)
+
     # --- PyPANDA's hooks2 ---
 
     def hook2(

@@ -25,11 +25,10 @@ FEATURES: dict[str, tuple[str, ...]] = {
         "get_os_family",
         "get_id",
     ),
-    "hooks of symbols, call stacks": (
+    "hooks of symbols": (
         "hook_symbol",
         "hook_symbol_resolution",
         "get_best_matching_symbol",
-        "callstack_callers",
     ),
     "taint analysis": (
         "taint_enabled",

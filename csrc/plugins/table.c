@@ -6,6 +6,7 @@
 #include "plugins/plugins.h"
 
 #define PLUGINS(_)                                                            \
+    _(callstack_instr)                                                        \
     _(hooks)                                                                  \
     _(hypercaller)                                                            \
     _(mem_hooks)

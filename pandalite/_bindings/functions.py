@@ -47,6 +47,7 @@ from .structs import (
     hook,
     memory_hooks_region,
     panda_arg_list,
+    prog_point,
 )
 
 if TYPE_CHECKING:
@@ -270,6 +271,15 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_stream_stop": (None, (c_void_p,)),
     "panda_stream_finish": (None, (c_void_p,)),
     "panda_stream_close": (None, (c_void_p, c_bool)),
+    "panda_callstack_instr_get_callers": (
+        c_uint32,
+        (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
+    ),
+    "panda_callstack_instr_get_functions": (
+        c_uint32,
+        (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
+    ),
+    "panda_callstack_instr_get_prog_point": (None, (POINTER(PandaCPU), POINTER(prog_point))),
     "panda_hooks_add_hook": (POINTER(hook), (POINTER(hook),)),
     "panda_hooks_add_python": (c_int, (POINTER(hook), POINTER(PandaPythonCallback))),
     "panda_hooks_remove_hook": (c_int, (POINTER(hook),)),
@@ -310,6 +320,9 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_current_asid",
         "panda_in_kernel_mode",
         "panda_register_read",
+        "panda_callstack_instr_get_callers",
+        "panda_callstack_instr_get_functions",
+        "panda_callstack_instr_get_prog_point",
         "panda_hooks_get_returned_sp",
         "panda_hooks_get_result",
     }
@@ -442,6 +455,44 @@ class NonblockingLibrary(Protocol):
         """Read a register, least significant byte first.
 
         Descriptor-table registers give a PandaSegment.
+
+        Never blocks.
+        """
+
+    def panda_callstack_instr_get_callers(
+        self,
+        callers: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        n: int,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Where the functions that run will return to, the last called first.
+
+        The kernel's stack in the kernel, else the program's. Returns how many were found, n at
+        most. In a callback.
+
+        Never blocks.
+        """
+
+    def panda_callstack_instr_get_functions(
+        self,
+        functions: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        n: int,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Where the functions that run begin, the last called first; as get_callers.
+
+        Never blocks.
+        """
+
+    def panda_callstack_instr_get_prog_point(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        point: prog_point | Array[prog_point] | _Pointer[prog_point] | _CArgObject | None,
+        /,
+    ) -> None:
+        """The present place.
 
         Never blocks.
         """

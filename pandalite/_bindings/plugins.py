@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+from ctypes import CFUNCTYPE, POINTER, c_uint64
 from typing import TYPE_CHECKING, NamedTuple
+
+from .structs import PandaCPU
 
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
@@ -31,6 +34,24 @@ class PppCallback(NamedTuple):
 
 #: Plugin -> name -> PPP callback.
 PPP: dict[str, dict[str, PppCallback]] = {
+    "callstack_instr": {
+        "on_call": PppCallback(
+            "on_call",
+            "void",
+            ("cpu", "func"),
+            ("PandaCPU *", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64),
+            "A function was called: its first instruction is about to run.",
+        ),
+        "on_ret": PppCallback(
+            "on_ret",
+            "void",
+            ("cpu", "func"),
+            ("PandaCPU *", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64),
+            "A function has returned: the next instruction is its caller's.",
+        ),
+    },
     "hooks": {},
     "hypercaller": {},
     "mem_hooks": {},
@@ -38,6 +59,11 @@ PPP: dict[str, dict[str, PppCallback]] = {
 
 #: Plugin -> name without its prefix -> C function.
 FUNCTIONS: dict[str, dict[str, str]] = {
+    "callstack_instr": {
+        "get_callers": "panda_callstack_instr_get_callers",
+        "get_functions": "panda_callstack_instr_get_functions",
+        "get_prog_point": "panda_callstack_instr_get_prog_point",
+    },
     "hooks": {
         "add_hook": "panda_hooks_add_hook",
         "add_python": "panda_hooks_add_python",

@@ -599,6 +599,31 @@ class PandaStreamStats(Structure):
     )
 
 
+class prog_point(Structure):
+    """A place in a program.
+
+    Fields:
+        caller: Where the function will return to; 0 if its call was not seen.
+        sidFirst: Names the stack: the address space, and the thread if it is known.
+    """
+
+    caller: int
+    pc: int
+    sidFirst: int
+    sidSecond: int
+    isKernelMode: bool
+    stackKind: int
+
+    _fields_ = (
+        ("caller", c_uint64),
+        ("pc", c_uint64),
+        ("sidFirst", c_uint64),
+        ("sidSecond", c_uint64),
+        ("isKernelMode", c_bool),
+        ("stackKind", c_uint),
+    )
+
+
 class symbol(Structure):
     """A symbol of a program or library.
 
