@@ -7,9 +7,13 @@
 
 #define PLUGINS(_)                                                            \
     _(callstack_instr)                                                        \
+    _(callwitharg)                                                            \
+    _(coverage)                                                               \
     _(hooks)                                                                  \
+    _(hw_proc_id)                                                             \
     _(hypercaller)                                                            \
-    _(mem_hooks)
+    _(mem_hooks)                                                              \
+    _(stringsearch)
 
 #define DECLARE(name) extern const PandaBuiltin panda_builtin_##name;
 PLUGINS(DECLARE)

@@ -280,6 +280,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
     ),
     "panda_callstack_instr_get_prog_point": (None, (POINTER(PandaCPU), POINTER(prog_point))),
+    "panda_callwitharg_add_target_string": (None, (c_char_p,)),
+    "panda_callwitharg_remove_target_string": (c_bool, (c_char_p,)),
+    "panda_callwitharg_add_target_num": (None, (c_uint64,)),
+    "panda_callwitharg_remove_target_num": (c_bool, (c_uint64,)),
     "panda_hooks_add_hook": (POINTER(hook), (POINTER(hook),)),
     "panda_hooks_add_python": (c_int, (POINTER(hook), POINTER(PandaPythonCallback))),
     "panda_hooks_remove_hook": (c_int, (POINTER(hook),)),
@@ -293,6 +297,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_hooks_get_returned_sp": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hooks_get_result": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hooks_set_result": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_hw_proc_id_get_id": (c_uint64, (POINTER(PandaCPU),)),
+    "panda_hw_proc_id_id_is_initialized": (c_bool, ()),
     "panda_hypercaller_register_hypercall": (
         c_int,
         (c_uint32, FN_panda_hypercaller_register_hypercall_function),
@@ -302,6 +308,9 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_mem_hooks_remove_mem_hook": (c_int, (POINTER(memory_hooks_region),)),
     "panda_mem_hooks_enable_mem_hooking": (None, ()),
     "panda_mem_hooks_disable_mem_hooking": (None, ()),
+    "panda_stringsearch_add_string": (c_bool, (c_char_p,)),
+    "panda_stringsearch_remove_string": (c_bool, (c_char_p,)),
+    "panda_stringsearch_reset_strings": (None, ()),
 }
 
 #: Functions that return at once: they may be called with the GIL held.
@@ -325,6 +334,8 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_callstack_instr_get_prog_point",
         "panda_hooks_get_returned_sp",
         "panda_hooks_get_result",
+        "panda_hw_proc_id_get_id",
+        "panda_hw_proc_id_id_is_initialized",
     }
 )
 
@@ -513,6 +524,25 @@ class NonblockingLibrary(Protocol):
         /,
     ) -> int:
         """What the function has returned, at its return address.
+
+        Never blocks.
+        """
+
+    def panda_hw_proc_id_get_id(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """A number of the process that runs.
+
+        panda_current_asid(); on MIPS, whose address space numbers are reused, the kernel's pointer
+        to the thread that runs, as it was last seen.
+
+        Never blocks.
+        """
+
+    def panda_hw_proc_id_id_is_initialized(self) -> bool:
+        """Whether it is known: on MIPS not before the kernel has run.
 
         Never blocks.
         """
@@ -1653,6 +1683,18 @@ class Library(NonblockingLibrary, Protocol):
         to call this again, without keep_batches, which frees them.
         """
 
+    def panda_callwitharg_add_target_string(self, target: CharPointer, /) -> None:
+        """Look for a text."""
+
+    def panda_callwitharg_remove_target_string(self, target: CharPointer, /) -> bool:
+        """Look for a text no more; false if it was not looked for."""
+
+    def panda_callwitharg_add_target_num(self, target: int, /) -> None:
+        """Look for a number."""
+
+    def panda_callwitharg_remove_target_num(self, target: int, /) -> bool:
+        """Look for a number no more; false if it was not looked for."""
+
     def panda_hooks_add_hook(
         self,
         h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
@@ -1783,3 +1825,15 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_mem_hooks_disable_mem_hooking(self) -> None:
         """Let no memory hook act; they stay."""
+
+    def panda_stringsearch_add_string(self, text: CharPointer, /) -> bool:
+        """Look for a text; one like "0a:0b:0c" is the bytes with these values.
+
+        False if it is empty, too long (256) or looked for already, or if there are too many (100).
+        """
+
+    def panda_stringsearch_remove_string(self, text: CharPointer, /) -> bool:
+        """Look for it no more; false if it was not looked for."""
+
+    def panda_stringsearch_reset_strings(self) -> None:
+        """Look for nothing."""
