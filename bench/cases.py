@@ -171,6 +171,53 @@ def disabled_cost(size: int, rounds: int) -> list[float]:
     return _with_guest(work)
 
 
+def hooks_cost(load: str, where: str, rounds: int) -> dict[str, Any]:
+    """CPU time with 10,000 hooks that never act, over that with none, in turn.
+
+    They are on pages with code that runs, between its instructions: those of the
+    kernel, or of the shell.
+    """
+    lines = {
+        "shell loop": COMMANDS["shell loop"].format(n=30000),
+        "200 programs": "i=0; while [ $i -lt 200 ]; do /bin/true; i=$((i+1)); done",
+    }
+
+    def work(panda: Any) -> dict[str, Any]:
+        line = lines[load]
+        starts: set[int] = set()
+        insns: set[int] = set()
+
+        @panda.cb_insn_translate(name="see")
+        def see(cpu: Any, pc: int) -> bool:
+            insns.add(pc)
+            if panda.in_kernel(cpu) == (where == "kernel"):
+                starts.add(pc)
+            return False
+
+        panda.run_serial_cmd(line, timeout=600)
+        panda.delete_callback("see")
+        taken = sorted(starts)
+        free = [pc + 1 for pc in taken if pc + 1 not in insns]
+        chosen = free[:: max(1, len(free) // 10000)][:10000]
+        panda.run_serial_cmd(line, timeout=600)
+        ratios, adding = [], []
+        for _ in range(rounds):
+            bare = _cost(panda, line)
+            begin = cpu_seconds()
+            made = [panda.add_hook(pc, lambda *_: None) for pc in chosen]
+            adding.append(cpu_seconds() - begin)
+            panda.run_serial_cmd(line, timeout=600)
+            ratios.append(_cost(panda, line) / bare)
+            for hook in made:
+                hook.disable()
+            panda.hook_list.clear()
+            panda.flush_tb()
+            panda.run_serial_cmd(line, timeout=600)
+        return {"ratios": ratios, "hooks": len(chosen), "adding": min(adding)}
+
+    return _with_guest(work)
+
+
 def calls(rounds: int) -> dict[str, float]:
     """Nanoseconds of calls made inside a before_block_exec callback."""
     import timeit

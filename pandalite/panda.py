@@ -16,7 +16,7 @@ from .arch import make_arch
 from .compound import Compound
 from .coverage import Coverages
 from .errors import ImageError, StateError, UnsupportedFeatureError
-from .hooks import Hooks
+from .hook_kinds import HookKinds
 from .lifecycle import firmware_directories
 from .limits import Limits
 from .replay import Replays
@@ -35,7 +35,9 @@ _instance: Panda | None = None
 _instance_lock = threading.Lock()
 
 
-class Panda(Hooks, Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Unsupported):
+class Panda(
+    HookKinds, Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Unsupported
+):
     """A guest machine inside this process.
 
     The machine is created by the first :meth:`run`. There can be one Panda per
@@ -203,6 +205,7 @@ class Panda(Hooks, Limits, Compound, Replays, Serial, Snapshots, Streams, Covera
         self._init_streams()
         self._init_plugins(plugin_path)
         self._init_hooks()
+        self._init_hook_kinds()
         self._init_memory()
         self._init_lifecycle()
         self.arch = make_arch(self)

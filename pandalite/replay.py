@@ -325,20 +325,42 @@ def _bytes(budget: int | str) -> int:
 class Replays(RecordReplay):
     """The part of Panda that makes replays under control."""
 
-    def replay(self, name: str | PathLike[str], checkpoints: int | str = "2G") -> Replay:
+    #: See :class:`pandalite.plugins.Plugins`.
+    _python_plugins: dict[str, Any]
+
+    def run_replay(self, replaypfx: str | PathLike[str], *, allow_writes: bool = False) -> None:
+        """Replay a recording to its end; see :meth:`RecordReplay.run_replay`.
+
+        With the plugin ``scissors`` loaded, cut it instead.
+        """
+        scissors = self._python_plugins.get("scissors")
+        if scissors is None:
+            super().run_replay(replaypfx, allow_writes=allow_writes)
+            return
+        try:
+            with self.replay(replaypfx) as replay:
+                scissors.cut(replay)
+        finally:
+            self._end_plugins()
+
+    def replay(self, name: str | PathLike[str], checkpoints: int | str | None = None) -> Replay:
         """Load a recording and stand at its beginning; see :class:`Replay`.
 
         Args:
             name: the recording, as for :meth:`record`.
             checkpoints: memory that checkpoints may take, in bytes or like
-                ``"2G"``. The more, the quicker it goes back; 0: none are kept, and
-                it only goes forward.
+                ``"2G"``, which is the default; that of the plugin ``checkpoint``,
+                if it is loaded, is another. The more, the quicker it goes back;
+                0: none are kept, and it only goes forward.
 
         Raises:
             ValueError: there is no such recording, or a bad size.
             RecordingError: it is damaged, of another machine, or of PANDA.
         """
         path = recordings.existing(name)
+        if checkpoints is None:
+            plugin = self._python_plugins.get("checkpoint")
+            checkpoints = "2G" if plugin is None else str(plugin.space)
         budget = _bytes(checkpoints)
         if 0 < budget < 1 << 20:
             raise ValueError(f"checkpoints={checkpoints!r}: 0, or at least 1M")

@@ -331,6 +331,20 @@ class PandaStreamField(IntEnum):
     STREAM_FIELDS = 29
 
 
+class stack_type(IntEnum):
+    """How the stacks of threads are told from each other.
+
+    Members:
+        ASID: One for an address space.
+        HEURISTIC: By address space and by where the stack pointer is.
+        THREADED: By the operating system's thread; as STACK_HEURISTIC if it is unknown.
+    """
+
+    ASID = 0
+    HEURISTIC = 1
+    THREADED = 2
+
+
 class kernel_mode(IntEnum):
     """The privilege of code that is hooked."""
 

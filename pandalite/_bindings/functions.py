@@ -52,7 +52,9 @@ from .structs import (
     PandaTask,
     PandaTB,
     hook,
+    memory_hooks_region,
     panda_arg_list,
+    prog_point,
     syscall_info_t,
     syscall_meta_t,
 )
@@ -102,6 +104,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_get_cpu": (POINTER(PandaCPU), ()),
     "panda_get_tb": (POINTER(PandaTB), ()),
     "panda_get_mem_buf": (c_void_p, ()),
+    "panda_set_breakpoint": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_clear_breakpoint": (c_int, (POINTER(PandaCPU), c_uint64)),
     "panda_register_callback_helper": (c_int, (c_void_p, c_uint, POINTER(panda_cb))),
     "panda_enable_callback_helper": (c_int, (c_void_p, c_uint, POINTER(panda_cb))),
     "panda_disable_callback_helper": (c_int, (c_void_p, c_uint, POINTER(panda_cb))),
@@ -295,6 +299,19 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_stream_stop": (None, (c_void_p,)),
     "panda_stream_finish": (None, (c_void_p,)),
     "panda_stream_close": (None, (c_void_p, c_bool)),
+    "panda_callstack_instr_get_callers": (
+        c_uint32,
+        (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
+    ),
+    "panda_callstack_instr_get_functions": (
+        c_uint32,
+        (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
+    ),
+    "panda_callstack_instr_get_prog_point": (None, (POINTER(PandaCPU), POINTER(prog_point))),
+    "panda_callwitharg_add_target_string": (None, (c_char_p,)),
+    "panda_callwitharg_remove_target_string": (c_bool, (c_char_p,)),
+    "panda_callwitharg_add_target_num": (None, (c_uint64,)),
+    "panda_callwitharg_remove_target_num": (c_bool, (c_uint64,)),
     "panda_hooks_add_hook": (POINTER(hook), (POINTER(hook),)),
     "panda_hooks_add_python": (c_int, (POINTER(hook), POINTER(PandaPythonCallback))),
     "panda_hooks_remove_hook": (c_int, (POINTER(hook),)),
@@ -308,11 +325,20 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_hooks_get_returned_sp": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hooks_get_result": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hooks_set_result": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_hw_proc_id_get_id": (c_uint64, (POINTER(PandaCPU),)),
+    "panda_hw_proc_id_id_is_initialized": (c_bool, ()),
     "panda_hypercaller_register_hypercall": (
         c_int,
         (c_uint32, FN_panda_hypercaller_register_hypercall_function),
     ),
     "panda_hypercaller_unregister_hypercall": (c_int, (c_uint32,)),
+    "panda_mem_hooks_add_mem_hook": (POINTER(memory_hooks_region), (POINTER(memory_hooks_region),)),
+    "panda_mem_hooks_remove_mem_hook": (c_int, (POINTER(memory_hooks_region),)),
+    "panda_mem_hooks_enable_mem_hooking": (None, ()),
+    "panda_mem_hooks_disable_mem_hooking": (None, ()),
+    "panda_stringsearch_add_string": (c_bool, (c_char_p,)),
+    "panda_stringsearch_remove_string": (c_bool, (c_char_p,)),
+    "panda_stringsearch_reset_strings": (None, ()),
     "panda_syscalls2_get_syscall_retval": (c_int64, (POINTER(PandaCPU),)),
     "panda_syscalls2_get_syscall_info": (POINTER(syscall_info_t), (c_uint32,)),
     "panda_syscalls2_get_syscall_meta": (POINTER(syscall_meta_t), ()),
@@ -334,8 +360,13 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_current_asid",
         "panda_in_kernel_mode",
         "panda_register_read",
+        "panda_callstack_instr_get_callers",
+        "panda_callstack_instr_get_functions",
+        "panda_callstack_instr_get_prog_point",
         "panda_hooks_get_returned_sp",
         "panda_hooks_get_result",
+        "panda_hw_proc_id_get_id",
+        "panda_hw_proc_id_id_is_initialized",
     }
 )
 
@@ -470,6 +501,44 @@ class NonblockingLibrary(Protocol):
         Never blocks.
         """
 
+    def panda_callstack_instr_get_callers(
+        self,
+        callers: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        n: int,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Where the functions that run will return to, the last called first.
+
+        The kernel's stack in the kernel, else the program's. Returns how many were found, n at
+        most. In a callback.
+
+        Never blocks.
+        """
+
+    def panda_callstack_instr_get_functions(
+        self,
+        functions: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        n: int,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Where the functions that run begin, the last called first; as get_callers.
+
+        Never blocks.
+        """
+
+    def panda_callstack_instr_get_prog_point(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        point: prog_point | Array[prog_point] | _Pointer[prog_point] | _CArgObject | None,
+        /,
+    ) -> None:
+        """The present place.
+
+        Never blocks.
+        """
+
     def panda_hooks_get_returned_sp(
         self,
         cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
@@ -486,6 +555,25 @@ class NonblockingLibrary(Protocol):
         /,
     ) -> int:
         """What the function has returned, at its return address.
+
+        Never blocks.
+        """
+
+    def panda_hw_proc_id_get_id(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """A number of the process that runs.
+
+        panda_current_asid(); on MIPS, whose address space numbers are reused, the kernel's pointer
+        to the thread that runs, as it was last seen.
+
+        Never blocks.
+        """
+
+    def panda_hw_proc_id_id_is_initialized(self) -> bool:
+        """Whether it is known: on MIPS not before the kernel has run.
 
         Never blocks.
         """
@@ -521,6 +609,26 @@ class Library(NonblockingLibrary, Protocol):
 
         Its address is fixed, so bindings can wrap it once.
         """
+
+    def panda_set_breakpoint(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        pc: int,
+        /,
+    ) -> int:
+        """Stop the machine before the instruction at pc; takes effect at the next block.
+
+        It is then as it is for a debugger, and goes on when it is continued and the breakpoint is
+        cleared.
+        """
+
+    def panda_clear_breakpoint(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        pc: int,
+        /,
+    ) -> int:
+        """Undo it."""
 
     def panda_register_callback_helper(
         self,
@@ -1752,6 +1860,18 @@ class Library(NonblockingLibrary, Protocol):
         to call this again, without keep_batches, which frees them.
         """
 
+    def panda_callwitharg_add_target_string(self, target: CharPointer, /) -> None:
+        """Look for a text."""
+
+    def panda_callwitharg_remove_target_string(self, target: CharPointer, /) -> bool:
+        """Look for a text no more; false if it was not looked for."""
+
+    def panda_callwitharg_add_target_num(self, target: int, /) -> None:
+        """Look for a number."""
+
+    def panda_callwitharg_remove_target_num(self, target: int, /) -> bool:
+        """Look for a number no more; false if it was not looked for."""
+
     def panda_hooks_add_hook(
         self,
         h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
@@ -1850,6 +1970,50 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_hypercaller_unregister_hypercall(self, magic: int, /) -> int:
         """Undo it; PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_mem_hooks_add_mem_hook(
+        self,
+        region: memory_hooks_region
+        | Array[memory_hooks_region]
+        | _Pointer[memory_hooks_region]
+        | _CArgObject
+        | None,
+        /,
+    ) -> _Pointer[memory_hooks_region]:
+        """Watch a range; the copy that is kept, or NULL.
+
+        An access counts that has a byte in it. Each kind of access takes one of the 55 filters
+        there are.
+        """
+
+    def panda_mem_hooks_remove_mem_hook(
+        self,
+        region: memory_hooks_region
+        | Array[memory_hooks_region]
+        | _Pointer[memory_hooks_region]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Watch it no more; the copy goes."""
+
+    def panda_mem_hooks_enable_mem_hooking(self) -> None:
+        """Let memory hooks act (the default)."""
+
+    def panda_mem_hooks_disable_mem_hooking(self) -> None:
+        """Let no memory hook act; they stay."""
+
+    def panda_stringsearch_add_string(self, text: CharPointer, /) -> bool:
+        """Look for a text; one like "0a:0b:0c" is the bytes with these values.
+
+        False if it is empty, too long (256) or looked for already, or if there are too many (100).
+        """
+
+    def panda_stringsearch_remove_string(self, text: CharPointer, /) -> bool:
+        """Look for it no more; false if it was not looked for."""
+
+    def panda_stringsearch_reset_strings(self) -> None:
+        """Look for nothing."""
 
     def panda_syscalls2_get_syscall_retval(
         self,

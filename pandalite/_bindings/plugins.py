@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from ctypes import CFUNCTYPE, POINTER, c_uint64
+from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_uint8, c_uint32, c_uint64
 from typing import TYPE_CHECKING, NamedTuple
 
 from .structs import PandaCPU, syscall_ctx_t, syscall_info_t
@@ -34,8 +34,76 @@ class PppCallback(NamedTuple):
 
 #: Plugin -> name -> PPP callback.
 PPP: dict[str, dict[str, PppCallback]] = {
+    "callstack_instr": {
+        "on_call": PppCallback(
+            "on_call",
+            "void",
+            ("cpu", "func"),
+            ("PandaCPU *", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64),
+            "A function was called: its first instruction is about to run.",
+        ),
+        "on_ret": PppCallback(
+            "on_ret",
+            "void",
+            ("cpu", "func"),
+            ("PandaCPU *", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64),
+            "A function has returned: the next instruction is its caller's.",
+        ),
+    },
+    "callwitharg": {
+        "on_call_match_num": PppCallback(
+            "on_call_match_num",
+            "void",
+            ("cpu", "func", "args", "matching_idx", "args_read"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t *", "uint32_t", "uint32_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, POINTER(c_uint64), c_uint32, c_uint32),
+            "A function was called whose argument of that index is one of the numbers.",
+        ),
+        "on_call_match_str": PppCallback(
+            "on_call_match_str",
+            "void",
+            ("cpu", "func", "args", "value", "matching_idx", "args_read"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t *", "char *", "uint32_t", "uint32_t"),
+            CFUNCTYPE(
+                None,
+                POINTER(PandaCPU),
+                c_uint64,
+                POINTER(c_uint64),
+                c_char_p,
+                c_uint32,
+                c_uint32,
+            ),
+            "A function was called whose argument of that index points to one of the texts.",
+        ),
+    },
     "hooks": {},
+    "hw_proc_id": {},
     "hypercaller": {},
+    "mem_hooks": {},
+    "stringsearch": {
+        "on_ssm": PppCallback(
+            "on_ssm",
+            "void",
+            ("cpu", "pc", "addr", "matched", "len", "is_write", "in_memory"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t", "uint8_t *", "uint32_t", "bool", "bool"),
+            CFUNCTYPE(
+                None,
+                POINTER(PandaCPU),
+                c_uint64,
+                c_uint64,
+                POINTER(c_uint8),
+                c_uint32,
+                c_bool,
+                c_bool,
+            ),
+            "An instruction has accessed the last byte of a text, and all before it in "
+            "order.\n\n"
+            "addr is the address of that access. in_memory: the text is there as a "
+            "whole.",
+        ),
+    },
     "syscalls2": {
         "on_all_sys_enter": PppCallback(
             "on_all_sys_enter",
@@ -102,6 +170,17 @@ PPP: dict[str, dict[str, PppCallback]] = {
 
 #: Plugin -> name without its prefix -> C function.
 FUNCTIONS: dict[str, dict[str, str]] = {
+    "callstack_instr": {
+        "get_callers": "panda_callstack_instr_get_callers",
+        "get_functions": "panda_callstack_instr_get_functions",
+        "get_prog_point": "panda_callstack_instr_get_prog_point",
+    },
+    "callwitharg": {
+        "add_target_string": "panda_callwitharg_add_target_string",
+        "remove_target_string": "panda_callwitharg_remove_target_string",
+        "add_target_num": "panda_callwitharg_add_target_num",
+        "remove_target_num": "panda_callwitharg_remove_target_num",
+    },
     "hooks": {
         "add_hook": "panda_hooks_add_hook",
         "add_python": "panda_hooks_add_python",
@@ -117,9 +196,24 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "get_result": "panda_hooks_get_result",
         "set_result": "panda_hooks_set_result",
     },
+    "hw_proc_id": {
+        "get_id": "panda_hw_proc_id_get_id",
+        "id_is_initialized": "panda_hw_proc_id_id_is_initialized",
+    },
     "hypercaller": {
         "register_hypercall": "panda_hypercaller_register_hypercall",
         "unregister_hypercall": "panda_hypercaller_unregister_hypercall",
+    },
+    "mem_hooks": {
+        "add_mem_hook": "panda_mem_hooks_add_mem_hook",
+        "remove_mem_hook": "panda_mem_hooks_remove_mem_hook",
+        "enable_mem_hooking": "panda_mem_hooks_enable_mem_hooking",
+        "disable_mem_hooking": "panda_mem_hooks_disable_mem_hooking",
+    },
+    "stringsearch": {
+        "add_string": "panda_stringsearch_add_string",
+        "remove_string": "panda_stringsearch_remove_string",
+        "reset_strings": "panda_stringsearch_reset_strings",
     },
     "syscalls2": {
         "get_syscall_retval": "panda_syscalls2_get_syscall_retval",

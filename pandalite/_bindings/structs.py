@@ -17,6 +17,7 @@ from ctypes import (
     c_int,
     c_int32,
     c_int64,
+    c_size_t,
     c_uint,
     c_uint8,
     c_uint32,
@@ -773,6 +774,31 @@ class PandaStreamStats(Structure):
     )
 
 
+class prog_point(Structure):
+    """A place in a program.
+
+    Fields:
+        caller: Where the function will return to; 0 if its call was not seen.
+        sidFirst: Names the stack: the address space, and the thread if it is known.
+    """
+
+    caller: int
+    pc: int
+    sidFirst: int
+    sidSecond: int
+    isKernelMode: bool
+    stackKind: int
+
+    _fields_ = (
+        ("caller", c_uint64),
+        ("pc", c_uint64),
+        ("sidFirst", c_uint64),
+        ("sidSecond", c_uint64),
+        ("isKernelMode", c_bool),
+        ("stackKind", c_uint),
+    )
+
+
 class symbol(Structure):
     """A symbol of a program or library.
 
@@ -859,6 +885,77 @@ hook._fields_ = (
     ("enabled", c_bool),
     ("sym", symbol),
     ("context", c_void_p),
+)
+
+
+class memory_access_desc(Structure):
+    """An access to a watched range.
+
+    Fields:
+        pc: The instruction.
+        addr: What is accessed, a virtual or physical address as the range's.
+        buf: The value, in host order; NULL before a read.
+        hook: The range, as panda_mem_hooks_add_mem_hook() has returned it.
+    """
+
+    pc: int
+    addr: int
+    size: int
+    buf: _Pointer[c_uint8]
+    on_before: bool
+    on_after: bool
+    on_read: bool
+    on_write: bool
+    on_virtual: bool
+    on_physical: bool
+    hook: _Pointer[memory_hooks_region]
+
+
+class memory_hooks_region(Structure):
+    """A range of addresses that is watched.
+
+    Fields:
+        stop_address: The last one.
+        enabled: A function that clears it is not called any more.
+    """
+
+    start_address: int
+    stop_address: int
+    enabled: bool
+    on_before: bool
+    on_after: bool
+    on_read: bool
+    on_write: bool
+    on_virtual: bool
+    on_physical: bool
+    cb: CFuncPtr
+
+    _fields_ = (
+        ("start_address", c_uint64),
+        ("stop_address", c_uint64),
+        ("enabled", c_bool),
+        ("on_before", c_bool),
+        ("on_after", c_bool),
+        ("on_read", c_bool),
+        ("on_write", c_bool),
+        ("on_virtual", c_bool),
+        ("on_physical", c_bool),
+        ("cb", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(memory_access_desc))),
+    )
+
+
+memory_access_desc._fields_ = (
+    ("pc", c_uint64),
+    ("addr", c_uint64),
+    ("size", c_size_t),
+    ("buf", POINTER(c_uint8)),
+    ("on_before", c_bool),
+    ("on_after", c_bool),
+    ("on_read", c_bool),
+    ("on_write", c_bool),
+    ("on_virtual", c_bool),
+    ("on_physical", c_bool),
+    ("hook", POINTER(memory_hooks_region)),
 )
 
 

@@ -7,6 +7,7 @@
 #define PANDA_PANDA_H
 
 #include "panda/bare.h"
+#include "panda/breakpoint.h"
 #include "panda/callbacks.h"
 #include "panda/counter.h"
 #include "panda/compound.h"
