@@ -370,9 +370,8 @@ static uint32_t arguments_at(uint64_t array, unsigned word)
  * What no kernel tells us: does the stack begin with the arguments of this new
  * program? Their number, as many addresses of the stack, and NULL.
  */
-static bool is_program_of(CPUState *cs, const Pending *p)
+static bool is_program_of(CPUState *cs, const Pending *p, unsigned word)
 {
-    unsigned word = panda_syscall_abis[p->call.abi].word;
     uint64_t sp = panda_arch_get_sp(cs), n, first, last;
 
     if (!read_word(sp, word, &n) || n > 65536
@@ -407,7 +406,8 @@ static Pending *find_exec(CPUState *cs, bool in_user)
                 return p;
             }
         } else if (asid != p->call.asid
-                   && (!in_user || is_program_of(cs, p))) {
+                   && (!in_user || is_program_of(cs, p, sizeof(target_ulong))
+                       || is_program_of(cs, p, 4))) {
             return p;
         }
     }
