@@ -16,7 +16,7 @@ enum { O32 };
 /* syscall() of o32: the call's number is its first argument. */
 #define INDIRECT 4000
 
-enum { V0 = 2, A0 = 4, A3 = 7 };
+enum { V0 = 2, A0 = 4, A3 = 7, GP = 28 };
 
 static bool is_syscall(uint32_t insn)
 {
@@ -92,6 +92,26 @@ void panda_arch_syscall_slots(CPUState *cs, unsigned abi, unsigned how,
         memmove(slots, slots + 1,
                 (PANDA_SYSCALL_SLOTS - 1) * sizeof(*slots));
     }
+}
+
+/*
+ * The kernel gives a process a new number of an address space now and then, at
+ * each fork() for one. But when it goes back to a program it writes the status
+ * while its global pointer still is the thread's thread_info.
+ */
+static uint64_t thread;
+
+void __real_helper_mtc0_status(CPUMIPSState *env, target_ulong value);
+void __wrap_helper_mtc0_status(CPUMIPSState *env, target_ulong value);
+void __wrap_helper_mtc0_status(CPUMIPSState *env, target_ulong value)
+{
+    thread = (target_ulong)env->active_tc.gpr[GP];
+    __attribute__((musttail)) return __real_helper_mtc0_status(env, value);
+}
+
+uint64_t panda_arch_syscall_thread(CPUState *cs)
+{
+    return thread;
 }
 
 int64_t panda_arch_syscall_result(CPUState *cs, unsigned abi, unsigned how)

@@ -114,6 +114,11 @@ void panda_arch_syscall_slots(CPUState *cs, unsigned abi, unsigned how,
     }
 }
 
+uint64_t panda_arch_syscall_thread(CPUState *cs)
+{
+    return 0;
+}
+
 int64_t panda_arch_syscall_result(CPUState *cs, unsigned abi, unsigned how)
 {
     target_ulong value = cpu_env(cs)->regs[R_EAX];

@@ -11,7 +11,6 @@
 #include "syscalls/syscalls.h"
 #include "core/listeners.h"
 #include "core/stream.h"
-#include "introspect/os.h"
 #include "exec/cpu-common.h"
 #include "exec/exec-all.h"
 #include "tcg/tcg.h"
@@ -79,7 +78,7 @@ static void syscall_made(CPUArchState *env, uint64_t translated_pc,
     call.return_pc = call.pc + (packed & MAKE_64BIT_MASK(0, HOW_SHIFT));
     call.sp = panda_arch_get_sp(cs);
     call.asid = panda_arch_get_asid(cs);
-    call.task = panda_os_current_task(cs);
+    call.task = panda_syscall_task(cs);
     call.thread = call.caller = panda_syscall_thread(cs, call.task);
     panda_arch_syscall_slots(cs, abi, how, call.slots);
     if (panda_syscall_push(&call) && (want & PANDA_WANT_ENTER)

@@ -122,6 +122,11 @@ static void came(Pending *p)
     }
 }
 
+uint64_t panda_syscall_task(CPUState *cs)
+{
+    return panda_os_current_task(cs) ?: panda_arch_syscall_thread(cs);
+}
+
 uint64_t panda_syscall_thread(CPUState *cs, uint64_t task)
 {
     uint64_t thread = task ?: panda_arch_get_asid(cs);
@@ -233,7 +238,7 @@ bool panda_syscall_push(const PandaSyscallCall *call)
         PandaOsThread thread;
 
         panda_syscalls_execs++;
-        if (!call->task) {
+        if (!panda_os_current_task(panda_vcpu.cs)) {
             p->arguments =
                 arguments_at(call->slots[!strcmp(entry->name, "execveat") + 1],
                              panda_syscall_abis[call->abi].word);
@@ -280,7 +285,7 @@ bool panda_syscall_pop(CPUState *cs, uint64_t pc, PandaSyscallCall *call,
     if (!*bucket(pc, sp) && QTAILQ_EMPTY(&forks)) {
         return false;
     }
-    task = panda_os_current_task(cs);
+    task = panda_syscall_task(cs);
     thread = panda_syscall_thread(cs, task);
     p = find(pc, sp, thread);
     if (!p && !task && n_waiting) {
@@ -370,9 +375,8 @@ static uint32_t arguments_at(uint64_t array, unsigned word)
  * What no kernel tells us: does the stack begin with the arguments of this new
  * program? Their number, as many addresses of the stack, and NULL.
  */
-static bool is_program_of(CPUState *cs, const Pending *p)
+static bool is_program_of(CPUState *cs, const Pending *p, unsigned word)
 {
-    unsigned word = panda_syscall_abis[p->call.abi].word;
     uint64_t sp = panda_arch_get_sp(cs), n, first, last;
 
     if (!read_word(sp, word, &n) || n > 65536
@@ -384,10 +388,16 @@ static bool is_program_of(CPUState *cs, const Pending *p)
     return !p->arguments || p->arguments == arguments_at(sp + word, word);
 }
 
+static bool is_new_program(CPUState *cs, const Pending *p)
+{
+    return is_program_of(cs, p, sizeof(target_ulong))
+        || is_program_of(cs, p, 4);
+}
+
 /* The execve() of the running thread that has replaced its memory. */
 static Pending *find_exec(CPUState *cs, bool in_user)
 {
-    uint64_t task = panda_os_current_task(cs), asid = panda_arch_get_asid(cs);
+    uint64_t task = panda_syscall_task(cs), asid = panda_arch_get_asid(cs);
     PandaOsThread thread = { 0 };
     Pending *p;
 
@@ -403,11 +413,12 @@ static Pending *find_exec(CPUState *cs, bool in_user)
                 && thread.mm != p->mm) {
                 return p;
             }
-            if (!p->mm && asid != p->call.asid) {
+            if (!p->mm && asid != p->call.asid
+                && (!in_user || is_new_program(cs, p))) {
                 return p;
             }
         } else if (asid != p->call.asid
-                   && (!in_user || is_program_of(cs, p))) {
+                   && (!in_user || is_new_program(cs, p))) {
             return p;
         }
     }
@@ -428,7 +439,7 @@ bool panda_syscall_pop_exec(CPUState *cs, PandaSyscallCall *call)
     }
     *call = p->call;
     call->asid = panda_arch_get_asid(cs);
-    call->task = panda_os_current_task(cs);
+    call->task = panda_syscall_task(cs);
     drop(p);
     call->thread = panda_syscall_thread(cs, call->task);
     return true;

@@ -191,6 +191,9 @@ bool panda_syscall_exec_done(CPUState *cs);
 /* The same, in user mode; fills call if so. */
 bool panda_syscall_pop_exec(CPUState *cs, PandaSyscallCall *call);
 
+/* The running thread's task, or what stands for it; 0: not known. */
+uint64_t panda_syscall_task(CPUState *cs);
+
 /*
  * What tells the running thread from others: its task. While that is not known,
  * its address space; and as the child of vfork() has its parent's, and only one
@@ -229,6 +232,12 @@ bool panda_arch_syscall_number(CPUState *cs, unsigned how, unsigned *abi,
 /* The words of its arguments. */
 void panda_arch_syscall_slots(CPUState *cs, unsigned abi, unsigned how,
                               uint64_t *slots);
+
+/*
+ * What tells the running thread from others by what the CPU knows; 0: nothing
+ * but its address space.
+ */
+uint64_t panda_arch_syscall_thread(CPUState *cs);
 
 /*
  * What a call has returned, with its sign extended: errors are negative, as
