@@ -10,6 +10,7 @@
  */
 #include "record/recorder.h"
 #include "record/border.h"
+#include "record/chunks.h"
 #include "record/log.h"
 #include "record/packets.h"
 #include "record/player.h"
@@ -83,18 +84,15 @@ static void begin_chunk(void)
  * A chunk's end: a digest of a part of RAM. Not while a device has a part of
  * it mapped: it may be written at this moment.
  */
-static void put_ram_check(PandaBytes *out)
+static void check_ram(PandaChunkHead *head)
 {
     int64_t now = g_get_monotonic_time() * 1000;
-    bool check = !panda_maps_active() && now - ram_checked >= RAM_CHECK_NS;
     unsigned n;
     PandaRam *ram = panda_rams(&n);
 
-    panda_bytes_number(out, check ? ram_part + 1 : 0);
-    if (check) {
-        uint64_t digest = panda_ram_part_digest(ram, n, ram_part, RAM_PARTS);
-
-        panda_bytes_put(out, &digest, 8);
+    if (!panda_maps_active() && now - ram_checked >= RAM_CHECK_NS) {
+        head->check = ram_part + 1;
+        head->digest = panda_ram_part_digest(ram, n, ram_part, RAM_PARTS);
         ram_part = (ram_part + 1) % RAM_PARTS;
         ram_checked = now;
     }
@@ -103,13 +101,15 @@ static void put_ram_check(PandaBytes *out)
 static void end_chunk(void)
 {
     g_autofree char *name = g_strdup_printf("log/%06u", chunk_number);
+    PandaChunkHead head = {
+        .count = chunk_count, .steps = chunk_steps,
+        .n_count = begin_count - chunk_count,
+        .n_steps = begin_steps - chunk_steps,
+    };
     PandaBytes out = {};
 
-    panda_bytes_number(&out, chunk_count);
-    panda_bytes_number(&out, chunk_steps);
-    panda_bytes_number(&out, begin_count - chunk_count);
-    panda_bytes_number(&out, begin_steps - chunk_steps);
-    put_ram_check(&out);
+    check_ram(&head);
+    panda_chunk_put_head(&out, &head);
     panda_bytes_put(&out, chunk.data, chunk.n);
     panda_saver_add(name, out.data, out.n);
     chunk_number++;
@@ -122,21 +122,17 @@ static void end_chunk(void)
 /* The slice that ran last, and all after it, are over. */
 static void put_slice(void)
 {
-    PandaBytes head = {};
+    PandaSlice slice = {
+        .n_count = slice_count - begin_count,
+        .n_steps = slice_steps - begin_steps,
+        .flags = (slice_ran ? PANDA_SLICE_RAN : 0)
+                 | (slice_interrupted ? PANDA_SLICE_INTERRUPTED : 0),
+        .digest = slice_digest,
+        .calls = { calls.data, calls.data + calls.n },
+        .pause = { pause_log.data, pause_log.data + pause_log.n },
+    };
 
-    panda_bytes_number(&head, slice_count - begin_count);
-    panda_bytes_number(&head, slice_steps - begin_steps);
-    panda_bytes_number(&head, (slice_ran ? PANDA_SLICE_RAN : 0)
-                       | (slice_interrupted ? PANDA_SLICE_INTERRUPTED : 0));
-    if (slice_ran) {
-        panda_bytes_put(&head, &slice_digest, 4);
-    }
-    panda_bytes_number(&head, calls.n);
-    panda_bytes_number(&chunk, head.n + calls.n + pause_log.n);
-    panda_bytes_put(&chunk, head.data, head.n);
-    panda_bytes_put(&chunk, calls.data, calls.n);
-    panda_bytes_put(&chunk, pause_log.data, pause_log.n);
-    g_free(head.data);
+    panda_slice_put(&chunk, &slice);
     begin_count = slice_count;
     begin_steps = slice_steps;
     slice_interrupted = false;
@@ -430,8 +426,6 @@ static void do_begin_later(void *opaque)
     g_free(b);
 }
 
-#define PATIENCE_MS (600 * 1000)
-
 int panda_record_begin(const char *path, const char *snapshot)
 {
     Begin b = { .path = path, .snapshot = snapshot };
@@ -445,7 +439,7 @@ int panda_record_begin(const char *path, const char *snapshot)
         panda_do_break_exec();
         return panda_call_in_main_loop(do_begin_later, later);
     }
-    status = panda_run_in_main_loop(do_begin, &b, PATIENCE_MS);
+    status = panda_run_in_main_loop(do_begin, &b, PANDA_PATIENCE_MS);
     return status == PANDA_OK && b.err ? panda_fail_error(b.kind, b.err)
                                        : status;
 }
@@ -555,7 +549,7 @@ int panda_record_end(void)
         panda_do_break_exec();
         return panda_call_in_main_loop(do_end_later, NULL);
     }
-    status = panda_run_in_main_loop(do_end, &e, PATIENCE_MS);
+    status = panda_run_in_main_loop(do_end, &e, PANDA_PATIENCE_MS);
     return status == PANDA_OK && e.err ? panda_fail_error(e.kind, e.err)
                                        : status;
 }
