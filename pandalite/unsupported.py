@@ -13,18 +13,6 @@ from .errors import UnsupportedFeatureError
 #: Feature -> the methods of Panda that need it.
 FEATURES: dict[str, tuple[str, ...]] = {
     "pandalogs": ("set_pandalog",),
-    "operating system introspection": (
-        "get_current_process",
-        "get_process_name",
-        "get_processes",
-        "get_processes_dict",
-        "get_mappings",
-        "get_mapping_by_addr",
-        "get_file_name",
-        "set_os_name",
-        "get_os_family",
-        "get_id",
-    ),
     "hooks of symbols": (
         "hook_symbol",
         "hook_symbol_resolution",
@@ -73,16 +61,14 @@ FEATURES: dict[str, tuple[str, ...]] = {
 }
 
 #: Constructor arguments whose feature is not there yet.
-ARGUMENTS: dict[str, str] = {
-    "os_version": "operating system introspection",
-}
+ARGUMENTS: dict[str, str] = {}
 
 #: Attributes of PyPANDA's Panda that are not there: name -> why, and what instead.
 ATTRIBUTES: dict[str, str] = {
     "ffi": "cffi is not used: structures are ctypes objects, read as attributes",
     "C": "cffi is not used: libc is ctypes.CDLL(None)",
     "pyplugins": "PyPlugins are not there yet",
-    "cosi": "operating system introspection is not there yet",
+    "cosi": "use panda.os, which needs no table of symbols",
     "qlog": "control of QEMU's log is not there yet: use extra_args=['-d', ...]",
 }
 
