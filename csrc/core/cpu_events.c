@@ -11,6 +11,8 @@
 #include "core/branches.h"
 #include "core/listeners.h"
 #include "core/stream.h"
+#include "introspect/events.h"
+#include "introspect/names.h"
 #include "introspect/os.h"
 #include "record/recorder.h"
 #include "syscalls/syscalls.h"
@@ -33,6 +35,10 @@ int __wrap_cpu_exec(CPUState *cs)
     if (panda_asid_watched) {
         /* Resets and snapshots change it too. */
         panda_live_asid(panda_arch_get_asid(cs));
+    }
+    if (unlikely(panda_names_watched || panda_os_events_due)) {
+        panda_os_names_poll(cs);
+        panda_os_events_poll(cs);
     }
     result = __real_cpu_exec(cs);
 

@@ -12,6 +12,7 @@ PandaListenerList *panda_listeners;
 PandaWords panda_words;
 PandaAccessFilter panda_access_filters[PANDA_SLOTS];
 bool panda_asid_watched;
+bool panda_names_watched;
 pthread_mutex_t panda_registry_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static PandaListener *by_slot[PANDA_SLOTS];
@@ -23,6 +24,8 @@ static uint32_t plain_registered;
 static uint32_t plain_enabled;
 
 static uint64_t current_asid;
+/* The process that runs; empty: not known. */
+static char current_name[PANDA_NAME_SIZE];
 static bool any_counts_inline;
 
 static bool *flags;
@@ -63,6 +66,7 @@ bool panda_filter_init(PandaFilterState *state, const PandaFilter *spec)
     state->spec.pc = NULL;
     state->spec.addr = NULL;
     state->spec.asid = NULL;
+    state->spec.procname = NULL;
     if (!copy_ranges(&state->spec.pc, spec->pc, spec->n_pc, "code")
         || !copy_ranges(&state->spec.addr, spec->addr, spec->n_addr,
                         "addresses")) {
@@ -72,6 +76,10 @@ bool panda_filter_init(PandaFilterState *state, const PandaFilter *spec)
     if (spec->n_asid) {
         state->spec.asid =
             g_memdup2(spec->asid, spec->n_asid * sizeof(*spec->asid));
+    }
+    if (spec->procname) {
+        /* The kernel keeps no more of it. */
+        state->spec.procname = g_strndup(spec->procname, PANDA_NAME_SIZE - 1);
     }
     if (spec->once_per_block) {
         state->seen = g_hash_table_new_full(g_int64_hash, g_int64_equal,
@@ -85,6 +93,7 @@ void panda_filter_clear(PandaFilterState *state)
     g_free((void *)state->spec.pc);
     g_free((void *)state->spec.addr);
     g_free((void *)state->spec.asid);
+    g_free((void *)state->spec.procname);
     if (state->seen) {
         g_hash_table_destroy(state->seen);
     }
@@ -111,19 +120,25 @@ static bool asid_fits(const PandaFilter *spec, uint64_t asid)
     return spec->n_asid == 0;
 }
 
+static bool name_fits(const PandaFilter *spec)
+{
+    return !spec->procname || !strcmp(spec->procname, current_name);
+}
+
 /* ---- who listens ---- */
 
 static bool is_on(const PandaListener *l)
 {
     return l->enabled && !l->exhausted
         && (!l->filter.spec.flag || flags[l->filter.spec.flag])
-        && asid_fits(&l->filter.spec, current_asid);
+        && asid_fits(&l->filter.spec, current_asid)
+        && name_fits(&l->filter.spec);
 }
 
 void panda_live_update(void)
 {
     uint64_t live = plain_enabled, old;
-    bool watched = false, counts = false;
+    bool watched = false, counts = false, names = false;
     PandaListener *l;
 
     PANDA_FOR_EACH_LISTENER(l) {
@@ -132,9 +147,11 @@ void panda_live_update(void)
         live |= (uint64_t)on << l->slot;
         qatomic_set(&panda_words.on[l->slot], on ? UINT64_MAX : 0);
         watched |= l->filter.spec.n_asid != 0;
+        names |= l->filter.spec.procname != NULL;
         counts |= l->counts_inline;
     }
     qatomic_set(&panda_asid_watched, watched);
+    qatomic_set(&panda_names_watched, names);
     qatomic_set(&any_counts_inline, counts);
     /* The CPU thread sets and clears this bit without the lock. */
     do {
@@ -187,6 +204,16 @@ void panda_live_asid(uint64_t asid)
     if (asid != current_asid) {
         pthread_mutex_lock(&panda_registry_lock);
         current_asid = asid;
+        panda_live_update();
+        pthread_mutex_unlock(&panda_registry_lock);
+    }
+}
+
+void panda_live_process(const char *name)
+{
+    if (strncmp(name, current_name, sizeof(current_name))) {
+        pthread_mutex_lock(&panda_registry_lock);
+        g_strlcpy(current_name, name, sizeof(current_name));
         panda_live_update();
         pthread_mutex_unlock(&panda_registry_lock);
     }

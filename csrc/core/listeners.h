@@ -167,6 +167,10 @@ void panda_live_ask(bool ask);
 void panda_live_asid(uint64_t asid);
 extern bool panda_asid_watched;
 
+/* Another process runs, of which this is the short name. */
+void panda_live_process(const char *name);
+extern bool panda_names_watched;
+
 /* Code of a point at pc is translated: who may want its events? */
 uint64_t panda_point_mask(PandaPoint point, uint64_t pc, bool kernel);
 /* Is there a callback of the ends of blocks, of whatever block? */

@@ -5,6 +5,7 @@
  */
 #include "introspect/internal.h"
 #include "introspect/btf.h"
+#include "introspect/events.h"
 #include "qemu/timer.h"
 
 /* Between attempts: it costs a look at all of RAM. */
@@ -155,6 +156,7 @@ bool panda_os_ready(CPUState *cs)
 void panda_os_doubt(void)
 {
     doubtful = true;
+    qatomic_set(&panda_os_events_due, true);
     next_try = 0;
     pause_ns = 0;
 }

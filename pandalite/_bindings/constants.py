@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+#: Size of a process' short name, with its end.
+PANDA_NAME_SIZE = 16
 #: How many addresses a limit can have.
 PANDA_LIMIT_ADDRESSES = 64
 #: Longest name of a symbol or of what it is in, with its end.

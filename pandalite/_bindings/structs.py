@@ -156,6 +156,8 @@ class PandaFilter(Structure):
         first: No more than so many events until it is enabled again; 0: all.
         flag: A flag that must be set (panda_flag_new()); 0: none.
         once_per_block: Nonzero: only the first event of each block of code.
+        procname: Short name of the process that runs (of Linux 15 bytes, what is longer is
+            cut); NULL: any. Nothing passes until the guest's kernel is found.
     """
 
     pc: _Pointer[PandaRange]
@@ -169,6 +171,7 @@ class PandaFilter(Structure):
     first: int
     flag: int
     once_per_block: int
+    procname: bytes | None
 
     _fields_ = (
         ("pc", POINTER(PandaRange)),
@@ -182,6 +185,7 @@ class PandaFilter(Structure):
         ("first", c_uint64),
         ("flag", c_uint32),
         ("once_per_block", c_uint32),
+        ("procname", c_char_p),
     )
 
 
