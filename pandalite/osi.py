@@ -18,23 +18,27 @@ _NAMES = re.compile(
 )
 
 
-class OsiProc(NamedTuple):
-    """A process, with the fields of PANDA's ``OsiProc``."""
+class OsiProc(PandaTask):
+    """A process, with the fields of PANDA's ``OsiProc`` and those of ``PandaTask``.
 
-    #: Address of its task_struct.
-    taskd: int
-    #: Its top page table, a kernel address; 0 for a kernel thread.
-    pgd: int
-    #: What ``panda.current_asid(cpu)`` says while it runs; 0 if unknown.
-    asid: int
-    pid: int
-    ppid: int
-    #: Its short name, at most 15 bytes.
-    name: bytes
-    #: Always None.
-    pages: None
-    #: When it began, in ns of the guest's clock.
-    create_time: int
+    ``pid`` and ``ppid`` are those the guest's user sees, ``name`` is bytes, ``asid`` is
+    what ``panda.current_asid(cpu)`` says while it runs, 0 if unknown.
+    """
+
+    __slots__ = ()
+
+    @property
+    def taskd(self) -> int:
+        """Address of its task_struct."""
+        return self.task
+
+    @property
+    def pages(self) -> None:
+        """Always None, as in PANDA."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"<OsiProc {self.pid} {self.name!r}>"
 
 
 class OsiModule(NamedTuple):
@@ -105,15 +109,13 @@ class Osi(PandaCore):
 
     def get_current_process(self, cpu: Cpu) -> OsiProc | None:
         """The process that runs; None if it is not known (C: ``panda_os_current``)."""
-        task = PandaTask()
-        if self.libpanda.panda_os_current(task) < 0:
-            return None
-        return _process(task)
+        process = OsiProc()
+        return process if self.libpanda.fast.panda_os_current(process) >= 0 else None
 
     def get_process_name(self, cpu: Cpu) -> str | None:
         """Short name of the process that runs; None if it is not known."""
         task = PandaTask()
-        if self.libpanda.panda_os_current(task) < 0:
+        if self.libpanda.fast.panda_os_current(task) < 0:
             return None
         return task.name.decode(errors="surrogateescape")
 
@@ -123,8 +125,7 @@ class Osi(PandaCore):
         Raises:
             IntrospectionError: the guest's kernel is not found (yet).
         """
-        found = self.os._list(PandaTask, self.libpanda.panda_os_processes, 128)
-        return [_process(task) for task in found]
+        return self.os._list(OsiProc, self.libpanda.panda_os_processes, 128)
 
     def get_processes_dict(self, cpu: Cpu) -> dict[int, dict[str, Any]]:
         """All processes by number: ``name``, ``pid``, ``parent_pid``, ``create_time``.
@@ -188,10 +189,6 @@ class Osi(PandaCore):
             return self.os._path(file.file).encode(errors="surrogateescape")
         except errors.IntrospectionError:
             return None
-
-
-def _process(t: PandaTask) -> OsiProc:
-    return OsiProc(t.task, t.pgd, t.asid, t.pid, t.ppid, t.name, None, t.create_time)
 
 
 def _module(vma: int, start: int, end: int, path: Any, m: Any) -> OsiModule:

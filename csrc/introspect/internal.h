@@ -37,10 +37,13 @@ bool os_find_init_task(void);
 /* Is there a live task_struct at an address? */
 bool os_is_task(uint64_t address);
 
-/* Call visit() for each process; stops if it returns false. */
-void os_for_each_process(bool (*visit)(uint64_t task, void *opaque),
+/*
+ * Call visit() for each process; stops if it returns false. The result: false
+ * if the list is broken.
+ */
+bool os_for_each_process(bool (*visit)(uint64_t task, void *opaque),
                          void *opaque);
-void os_for_each_thread(uint64_t task,
+bool os_for_each_thread(uint64_t task,
                         bool (*visit)(uint64_t task, void *opaque),
                         void *opaque);
 
@@ -54,8 +57,8 @@ void os_forget_stacks(void);
 
 /* ---- maps.c ---- */
 
-/* Call visit() for each mapping, by address; stops if it returns false. */
-void os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
+/* The same for each mapping, by address. */
+bool os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
                          void *opaque);
 
 /* ---- paths.c ---- */

@@ -17,12 +17,16 @@ typedef struct Walk {
     void *opaque;
     unsigned visited;
     bool stop;
+    bool broken;
 } Walk;
 
 static void see(Walk *w, uint64_t vma)
 {
-    w->stop |= ++w->visited > OS_MAX_MAPPINGS || !os_is_kernel(vma)
-        || !w->visit(vma, w->opaque);
+    if (++w->visited > OS_MAX_MAPPINGS || !os_is_kernel(vma)) {
+        w->stop = w->broken = true;
+    } else {
+        w->stop = !w->visit(vma, w->opaque);
+    }
 }
 
 /*
@@ -40,7 +44,7 @@ static void walk_node(Walk *w, uint64_t entry, uint64_t low, uint64_t high,
     uint64_t node = entry & ~NODE_MASK;
 
     if (depth > DEEPEST || kind < MAPLE_LEAF || kind > MAPLE_ARANGE) {
-        w->stop = true;
+        w->stop = w->broken = true;
         return;
     }
     for (unsigned i = 0; i < n && !w->stop; i++) {
@@ -48,7 +52,7 @@ static void walk_node(Walk *w, uint64_t entry, uint64_t low, uint64_t high,
 
         if (i < n - 1) {
             if (!os_read_word(node + word * (i + 1), &last)) {
-                w->stop = true;
+                w->stop = w->broken = true;
                 return;
             }
             if (!last && i) {
@@ -57,7 +61,7 @@ static void walk_node(Walk *w, uint64_t entry, uint64_t low, uint64_t high,
         }
         if (last < low || last > high
             || !os_read_word(node + slots + word * i, &slot)) {
-            w->stop = true;
+            w->stop = w->broken = true;
             return;
         }
         if (slot && kind > MAPLE_LEAF) {
@@ -72,29 +76,29 @@ static void walk_node(Walk *w, uint64_t entry, uint64_t low, uint64_t high,
     }
 }
 
-void os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
+bool os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
                          void *opaque)
 {
     Walk w = { .visit = visit, .opaque = opaque };
     uint64_t at;
 
-    if (os_layout.maple) {
-        if (os_get_word(mm, OS_MM_ROOT, &at) && at) {
-            if (IS_NODE(at)) {
-                walk_node(&w, at, 0, os_memory.word == 8 ? UINT64_MAX
-                                                         : UINT32_MAX, 0);
-            } else {
-                see(&w, at);
-            }
-        }
-        return;
+    if (!os_get_word(mm, os_layout.maple ? OS_MM_ROOT : OS_MM_MMAP, &at)) {
+        return false;
     }
-    if (os_get_word(mm, OS_MM_MMAP, &at)) {
+    if (os_layout.maple && IS_NODE(at)) {
+        walk_node(&w, at, 0, os_memory.word == 8 ? UINT64_MAX : UINT32_MAX,
+                  0);
+    } else if (os_layout.maple) {
+        if (at) {
+            see(&w, at);
+        }
+    } else {
         while (at && !w.stop) {
             see(&w, at);
-            if (!os_get_word(at, OS_VMA_NEXT, &at)) {
-                return;
+            if (!w.stop && !os_get_word(at, OS_VMA_NEXT, &at)) {
+                return false;
             }
         }
     }
+    return !w.broken;
 }

@@ -64,8 +64,9 @@ int64_t panda_os_processes(PandaTask *tasks, uint64_t n)
     if (status != PANDA_OK) {
         return status;
     }
-    os_for_each_process(add_task, &list);
-    return list.n;
+    return os_for_each_process(add_task, &list) ? (int64_t)list.n
+        : panda_fail(PANDA_ERR_OS, "the guest's list of processes is broken "
+                     "after %" PRIu64, list.n);
 }
 
 int64_t panda_os_threads(uint64_t task, PandaTask *tasks, uint64_t n)
@@ -79,8 +80,9 @@ int64_t panda_os_threads(uint64_t task, PandaTask *tasks, uint64_t n)
     if (!os_is_task(task)) {
         return no_task(task);
     }
-    os_for_each_thread(task, add_task, &list);
-    return list.n;
+    return os_for_each_thread(task, add_task, &list) ? (int64_t)list.n
+        : panda_fail(PANDA_ERR_OS, "the process' list of threads is broken "
+                     "after %" PRIu64, list.n);
 }
 
 /* ---- memory ---- */
@@ -110,6 +112,7 @@ static uint64_t mm_of(uint64_t task, int *status)
 typedef struct MappingList {
     PandaMapping *out;
     uint64_t room, n, mm, last;
+    bool broken;
     /* The one that is looked for. */
     bool by_address, hit;
     uint64_t address;
@@ -125,6 +128,7 @@ static bool add_mapping(uint64_t vma, void *opaque)
         || !os_get_word(vma, OS_VMA_END, &m.end) || m.start >= m.end
         || m.start < list->last
         || (os_get_word(vma, OS_VMA_MM, &mm) && mm != list->mm)) {
+        list->broken = true;
         return false;
     }
     list->last = m.end;
@@ -153,8 +157,10 @@ int64_t panda_os_mappings(uint64_t task, PandaMapping *mappings, uint64_t n)
     if (!list.mm) {
         return status;
     }
-    os_for_each_mapping(list.mm, add_mapping, &list);
-    return list.n;
+    return os_for_each_mapping(list.mm, add_mapping, &list) && !list.broken
+        ? (int64_t)list.n
+        : panda_fail(PANDA_ERR_OS, "the process' map of its memory is broken "
+                     "after %" PRIu64 " entries", list.n);
 }
 
 int panda_os_mapping_at(uint64_t task, uint64_t address,

@@ -98,35 +98,47 @@ bool os_find_init_task(void)
 
 /* ---- lists ---- */
 
-static void for_each_node(uint64_t head, uint64_t offset,
+/*
+ * Does the node behind another one point back to it? While a node is put in or
+ * taken out, it points to the one in front of both for a moment.
+ */
+static bool points_back(uint64_t next, uint64_t at)
+{
+    uint64_t back, ahead;
+
+    return os_read_word(next + os_memory.word, &back)
+        && (back == at || (os_read_word(back, &ahead) && ahead == at));
+}
+
+/* False: the list does not lead back to where it began. */
+static bool for_each_node(uint64_t head, uint64_t offset,
                           bool (*visit)(uint64_t task, void *opaque),
                           void *opaque)
 {
-    uint64_t at = head, next, back;
+    uint64_t at = head, next;
 
     for (unsigned n = 0; n < OS_MAX_TASKS; n++) {
-        /* A list that does not lead back is no list: not a step further. */
         if (!os_read_word(at, &next) || !os_is_kernel(next)
-            || !os_read_word(next + os_memory.word, &back) || back != at) {
-            return;
+            || !points_back(next, at)) {
+            return false;
         }
         if (next == head || !visit(next - offset, opaque)) {
-            return;
+            return true;
         }
         at = next;
     }
+    return false;
 }
 
-void os_for_each_process(bool (*visit)(uint64_t task, void *opaque),
+bool os_for_each_process(bool (*visit)(uint64_t task, void *opaque),
                          void *opaque)
 {
-    if (visit(os_init_task, opaque)) {
-        for_each_node(os_init_task + os_offset(OS_TASK_TASKS),
-                      os_offset(OS_TASK_TASKS), visit, opaque);
-    }
+    return !visit(os_init_task, opaque)
+        || for_each_node(os_init_task + os_offset(OS_TASK_TASKS),
+                         os_offset(OS_TASK_TASKS), visit, opaque);
 }
 
-void os_for_each_thread(uint64_t task,
+bool os_for_each_thread(uint64_t task,
                         bool (*visit)(uint64_t task, void *opaque),
                         void *opaque)
 {
@@ -134,11 +146,11 @@ void os_for_each_thread(uint64_t task,
 
     if (os_knows(OS_TASK_THREAD_NODE) && os_knows(OS_SIGNAL_THREAD_HEAD)
         && os_get_word(task, OS_TASK_SIGNAL, &signal)) {
-        for_each_node(signal + os_offset(OS_SIGNAL_THREAD_HEAD),
-                      os_offset(OS_TASK_THREAD_NODE), visit, opaque);
-    } else {
-        visit(task, opaque);
+        return for_each_node(signal + os_offset(OS_SIGNAL_THREAD_HEAD),
+                             os_offset(OS_TASK_THREAD_NODE), visit, opaque);
     }
+    visit(task, opaque);
+    return true;
 }
 
 /* ---- facts ---- */

@@ -351,6 +351,7 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_flag_get",
         "panda_env_layout",
         "panda_limit_executed",
+        "panda_os_current",
         "panda_python_make_peek",
         "panda_python_make_values",
         "panda_python_make_pointers",
@@ -408,6 +409,16 @@ class NonblockingLibrary(Protocol):
 
     def panda_limit_executed(self) -> int:
         """Instructions executed since the limit was set.
+
+        Never blocks.
+        """
+
+    def panda_os_current(
+        self,
+        task: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The thread that runs; PANDA_ERR_OS if it is not known.
 
         Never blocks.
         """
@@ -1097,13 +1108,6 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_os_release(self) -> bytes | None:
         """The kernel's version line or release; the empty string if unknown."""
-
-    def panda_os_current(
-        self,
-        task: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
-        /,
-    ) -> int:
-        """The thread that runs; PANDA_ERR_OS if it is not known."""
 
     def panda_os_task(
         self,

@@ -123,7 +123,11 @@ const char *panda_os_report(void);
 /** The kernel's version line or release; the empty string if unknown. */
 const char *panda_os_release(void);
 
-/** The thread that runs; PANDA_ERR_OS if it is not known. */
+/**
+ * The thread that runs; PANDA_ERR_OS if it is not known.
+ *
+ * Never blocks.
+ */
 int panda_os_current(PandaTask *task);
 
 /** Facts of the thread with a task_struct; PANDA_ERR_OS if there is none. */
