@@ -151,9 +151,20 @@ def case_program(program: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("program", list(programs.PROGRAMS))
+def case_without_api(program: str) -> dict[str, Any]:
+    """As on a Python whose functions the core cannot call itself."""
+    from pandalite import callbacks
+
+    callbacks._python_api = lambda failed: None
+    return case_program(program)
+
+
+@pytest.mark.parametrize("program", [*programs.PROGRAMS, "without the API"])
 def test_program(program: str) -> None:
-    found = run_case(case_program, program)
+    if program == "without the API":
+        found = run_case(case_without_api, "x86_64")
+    else:
+        found = run_case(case_program, program)
     assert found == {
         "all": [True, True],
         "none": [True, []],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -114,6 +115,14 @@ def case_plugins(arch: str, folder: str) -> dict[str, Any]:
         result["heard_later"] = len(heard)
         result["counts"] = [get_count(False), get_count(True)]
         result["get"] = [get(0), get(1), get(2)]
+        monitor = panda.run_monitor_cmd
+        names = dict(line.split()[::-1] for line in monitor("list_plugins").splitlines())
+        result["monitor"] = [monitor(f"unload_plugin {names['hypercaller']}"),
+                             monitor("load_plugin coverage mode=edge,pc=nonsense"),
+                             "hypercaller" in panda.plugins,
+                             monitor("load_plugin hypercaller a=b,c=d"),
+                             "hypercaller" in panda.plugins,
+                             monitor("unload_plugin 17")]  # fmt: skip
 
     in_guest(panda, work)
     result["after"] = list(panda.plugins)
@@ -153,6 +162,14 @@ def test_plugins_from_files(arch: str, tmp_path: Path) -> None:
     heard, with_context, answer = result["get"]
     assert heard == with_context > result["heard"]
     assert answer == 1
+    assert result["monitor"] == [
+        "",
+        "Error: plugin coverage: pc=nonsense is no range low-high",
+        False,
+        "",
+        True,
+        "Error: there is no plugin 17; list_plugins has their numbers",
+    ]
     assert result["after"] == []
     assert 1000000 < result["uninit"] < 1100000  # uninit_plugin() ran, once
     assert result["quiet"] == 0
@@ -270,18 +287,24 @@ def test_config() -> None:
     assert done.stdout.split() == config.cflags()
 
 
-def case_builtin() -> dict[str, str]:
+def case_builtin(folder: str) -> dict[str, str]:
     panda = Panda("x86_64", mem="0", extra_args="-M configurable")
     found = panda.builtin_plugins()
+    needed = {"network": {"file": "packets.pcap"}, "scissors": {"name": "part"}}
+    # Some write files where they are.
+    os.chdir(folder)
     for name in found:
-        panda.load_plugin(name)
+        panda.load_plugin(name, needed.get(name))
         panda.unload_plugin(name)
-        panda.load_plugin(name)
+        panda.load_plugin(name, needed.get(name))
+    assert set(panda.plugins) == set(found)
+    panda.unload_plugins()
+    assert not list(panda.plugins)
     return found
 
 
-def test_builtin_plugins_are_listed() -> None:
+def test_builtin_plugins_are_listed(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "plugins.md").read_text()
     listed = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
-    found = run_case(case_builtin)
+    found = run_case(case_builtin, str(tmp_path))
     assert listed == found
