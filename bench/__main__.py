@@ -104,6 +104,22 @@ def listeners(rounds: int) -> None:
         print(f"| {which} | {r['ratio']:.3f} ({spread}) | {each} |", flush=True)
 
 
+def hooks(rounds: int) -> None:
+    """Hooks that never act."""
+    print("\n| guest command, 10,000 hooks that never act | CPU time / without | adding, s |")
+    print("|---|---|---|")
+    for load in ("shell loop", "200 programs"):
+        for where in ("kernel", "user"):
+            r = child("hooks_cost", load, where, rounds)
+            ratios = r["ratios"]
+            spread = f"{min(ratios):.3f}-{max(ratios):.3f}"
+            print(
+                f"| {load}, {r['hooks']} in the {where}'s code "
+                f"| {statistics.median(ratios):.3f} ({spread}) | {r['adding']:.2f} |",
+                flush=True,
+            )
+
+
 def calls(rounds: int) -> None:
     """Cost of calls made in a callback."""
     print("\n| call in a callback | ns |")
@@ -169,12 +185,16 @@ def main() -> int:
     if len(sys.argv) == 2 and sys.argv[1] == "recordings":
         recordings(3)
         return 0
+    if len(sys.argv) == 2 and sys.argv[1] == "hooks":
+        hooks(5)
+        return 0
     start_up(7)
     second_start(5)
     calls(7)
     events(5)
     filters(5)
     listeners(5)
+    hooks(5)
     against_stock(pairs=5, rounds=3)
     recordings(3)
     return 0

@@ -8,6 +8,7 @@ else. On what a handler can do with the function it is in, see :class:`Hook`.
 from __future__ import annotations
 
 import ctypes
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -113,9 +114,14 @@ class Hook(_hook):
             # Another call of the function, deeper in the stack, returns before.
             if fast.panda_current_sp(panda.cpu) >= wanted:
                 hook.enabled = False
+                panda._spent(hook)
                 function(cpu, fast.panda_hooks_get_result(cpu))
 
-        return panda.add_hook(address, returned, asid=asid)
+        made = panda.add_hook(address, returned, asid=asid)
+        # There may be very many: they are kept until they have acted.
+        panda.hook_list.pop()
+        panda._return_hooks[id(made)] = made
+        return made
 
 
 class Hooks(Plugins):
@@ -124,9 +130,19 @@ class Hooks(Plugins):
     #: All hooks of Python functions.
     hook_list: list[Hook]
     _address_mask: int
+    #: Hooks of returns that are to come, by their identity.
+    _return_hooks: dict[int, Hook]
 
     def _init_hooks(self) -> None:
         self.hook_list = []
+        self._return_hooks = {}
+        # The core may look at one of them for a moment yet.
+        self._last_spent: deque[Hook] = deque(maxlen=1024)
+
+    def _spent(self, made: Hook) -> None:
+        """A hook of a return has acted, and never will again."""
+        self._return_hooks.pop(id(made), None)
+        self._last_spent.append(made)
 
     def hook(
         self,
@@ -213,12 +229,14 @@ class Hooks(Plugins):
     def delete_callbacks(self) -> None:
         """Unregister all callbacks, and remove all hooks."""
         super().delete_callbacks()
-        for made in self.hook_list:
+        hooks = [*self.hook_list, *self._return_hooks.values()]
+        for made in hooks:
             if made.enabled:
                 made.disable()
         # The core may be calling one of them: they go when the run ends.
-        self._retired_callbacks.extend({"hook": made} for made in self.hook_list)
+        self._retired_callbacks.extend({"hook": made} for made in hooks)
         self.hook_list.clear()
+        self._return_hooks.clear()
 
     # --- how a hook is inserted, by type ---
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import bare_programs as programs
 import pytest
 from bare_programs import DATA
 from guest import boot, in_guest, run_case
+from replays import report_of
 from test_bare_machine import machine, restart
 
-from pandalite.errors import GuestMemoryError
+from pandalite.errors import GuestMemoryError, StateError
 
 
 def doubled_at(panda: Any) -> int:
@@ -151,9 +153,20 @@ def case_program(program: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("program", list(programs.PROGRAMS))
+def case_without_api(program: str) -> dict[str, Any]:
+    """As on a Python whose functions the core cannot call itself."""
+    from pandalite import callbacks
+
+    callbacks._python_api = lambda failed: None
+    return case_program(program)
+
+
+@pytest.mark.parametrize("program", [*programs.PROGRAMS, "without the API"])
 def test_program(program: str) -> None:
-    found = run_case(case_program, program)
+    if program == "without the API":
+        found = run_case(case_without_api, "x86_64")
+    else:
+        found = run_case(case_program, program)
     assert found == {
         "all": [True, True],
         "none": [True, []],
@@ -389,3 +402,51 @@ def test_linux(arch: str) -> None:
     assert found["user"] == [True, 0, 0]
     assert found["many"] == [0, 1]
     assert found["left"] == 0
+
+
+def case_record(arch: str, path: str) -> list[Any]:
+    panda = boot(arch)
+    found: list[Any] = []
+
+    def work() -> None:
+        line = panda.run_serial_cmd(f"grep ' {KERNEL[arch]}$' /proc/kallsyms")
+        found.append(int(line.split()[0], 16))
+        panda.add_hook(found[0], lambda *_: found.append(panda.rr_get_guest_instr_count()))
+        panda.record(path)
+        for _ in range(3):
+            panda.run_serial_cmd("uname -s")
+        panda.end_record()
+
+    in_guest(panda, work)
+    return [*found, report_of(panda)]
+
+
+def case_replay(arch: str, path: str, address: int, skip: bool) -> list[Any]:
+    panda = boot(arch)
+    found: list[Any] = []
+
+    @panda.hook(address)
+    def hooked(cpu: Any, tb: Any, hook: Any) -> None:
+        found.append(panda.rr_get_guest_instr_count())
+        hook.on_return(lambda cpu, result: found.append(result))
+        if skip:
+            hook.skip(1)
+
+    try:
+        panda.run_replay(path)
+    except StateError as error:
+        return [type(error).__name__]
+    return [*found, report_of(panda)]
+
+
+@pytest.mark.parametrize("arch", list(KERNEL))
+def test_replay(arch: str, tmp_path: Path) -> None:
+    """Hooks act in recordings and in replays, at the same places, and change nothing."""
+    path = str(tmp_path / "uname")
+    address, *places, facts = run_case(case_record, arch, path)
+    assert len(places) == 3
+    *found, replayed = run_case(case_replay, arch, path, address, False)
+    assert found == [x for place in places for x in (place, 0)]
+    assert replayed == facts
+    # A replay cannot do something else.
+    assert run_case(case_replay, arch, path, address, True) == ["StateError"]

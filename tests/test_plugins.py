@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -26,6 +27,13 @@ typedef void (*on_blocks_t)(CPUState *cpu, uint64_t count, bool kernel);
 PPP_CB_TYPEDEF(bool, on_heard, uint64_t count);
 PPP_PROT_REG_CB(on_heard);
 PPP_CB_BOILERPLATE(on_heard)
+PPP_CB_TYPEDEF(void, on_types, CPUState *cpu, int32_t a, uint32_t b, int64_t c, uint8_t d,
+               int16_t e, uint16_t f, bool g, uint64_t h);
+PPP_PROT_REG_CB(on_types);
+PPP_CB_BOILERPLATE(on_types)
+PPP_CB_TYPEDEF(void, on_text, CPUState *cpu, int32_t a, const char *text);
+PPP_PROT_REG_CB(on_text);
+PPP_CB_BOILERPLATE(on_text)
 
 static uint64_t heard, with_context;
 static bool answer;
@@ -33,6 +41,10 @@ static bool answer;
 static void blocks(CPUState *cpu, uint64_t count, bool kernel)
 {
     heard++;
+    if (PPP_CHECK_CB(on_types)) {
+        PPP_RUN_CB(on_types, cpu, -1, 4294967295u, -2, 200, -3, 65533, true, UINT64_MAX - 4);
+    }
+    PPP_RUN_CB(on_text, cpu, -7, "text");
     answer |= PPP_RUN_BOOL_CB(on_heard, count);
 }
 
@@ -79,6 +91,14 @@ def plugins(folder: Path) -> str:
     return str(folder)
 
 
+def case_without_api(arch: str, folder: str) -> dict[str, Any]:
+    """As on a Python whose functions the core cannot call itself."""
+    from pandalite import callbacks
+
+    callbacks._python_api = lambda failed: None
+    return case_plugins(arch, folder)
+
+
 def case_plugins(arch: str, folder: str) -> dict[str, Any]:
     panda = boot(arch, plugin_path=folder)
     result: dict[str, Any] = {"before": list(panda.plugins), "path": panda.get_plugin_path()}
@@ -86,7 +106,15 @@ def case_plugins(arch: str, folder: str) -> dict[str, Any]:
         "callcount",
         {"on_blocks": Signature((("cpu", "cpu"), ("count", "u64"), ("kernel", "bool")))},
     )
-    declare("listener", {"on_heard": Signature((("count", "u64"),), "bool")})
+    kinds = ("cpu", "s32", "u32", "s64", "u8", "s16", "u16", "bool", "u64")
+    declare(
+        "listener",
+        {
+            "on_heard": Signature((("count", "u64"),), "bool"),
+            "on_types": Signature(tuple(zip("xabcdefgh", kinds))),
+            "on_text": Signature((("cpu", "cpu"), ("a", "s32"), ("text", "str"))),
+        },
+    )
     panda.load_plugin("callcount", {"every": 1000, "verbose": True})
     panda.load_plugin("callcount", {"every": 1})  # is loaded: nothing happens
     seen: list[tuple[int, bool, bool]] = []
@@ -95,6 +123,14 @@ def case_plugins(arch: str, folder: str) -> dict[str, Any]:
     @panda.ppp("callcount", "on_blocks")
     def blocks(cpu: Any, count: int, kernel: bool) -> None:
         seen.append((count, kernel, panda.in_kernel(cpu)))
+
+    @panda.ppp("listener", "on_types")
+    def types(cpu: Any, *values: Any) -> None:
+        result["types"] = [cpu is panda.cpu, *values]
+
+    @panda.ppp("listener", "on_text")
+    def text(cpu: Any, number: int, what: bytes) -> None:
+        result["text"] = [cpu is panda.cpu, number, what.decode()]
 
     @panda.ppp("listener", "on_heard", name="other")
     def told(count: int) -> bool:
@@ -114,6 +150,14 @@ def case_plugins(arch: str, folder: str) -> dict[str, Any]:
         result["heard_later"] = len(heard)
         result["counts"] = [get_count(False), get_count(True)]
         result["get"] = [get(0), get(1), get(2)]
+        monitor = panda.run_monitor_cmd
+        names = dict(line.split()[::-1] for line in monitor("list_plugins").splitlines())
+        result["monitor"] = [monitor(f"unload_plugin {names['hypercaller']}"),
+                             monitor("load_plugin coverage mode=edge,pc=nonsense"),
+                             "hypercaller" in panda.plugins,
+                             monitor("load_plugin hypercaller a=b,c=d"),
+                             "hypercaller" in panda.plugins,
+                             monitor("unload_plugin 17")]  # fmt: skip
 
     in_guest(panda, work)
     result["after"] = list(panda.plugins)
@@ -138,9 +182,12 @@ def case_plugins(arch: str, folder: str) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize("arch", ["x86_64", "arm"])
-def test_plugins_from_files(arch: str, tmp_path: Path) -> None:
-    result = run_case(case_plugins, arch, plugins(tmp_path))
+@pytest.mark.parametrize(
+    ("arch", "case"),
+    [("x86_64", case_plugins), ("arm", case_plugins), ("x86_64", case_without_api)],
+)
+def test_plugins_from_files(arch: str, case: Any, tmp_path: Path) -> None:
+    result = run_case(case, arch, plugins(tmp_path))
     assert result["before"] == []
     assert result["path"] == str(tmp_path)
     assert result["loaded"] == ["callcount", "hypercaller", "listener"]
@@ -153,6 +200,16 @@ def test_plugins_from_files(arch: str, tmp_path: Path) -> None:
     heard, with_context, answer = result["get"]
     assert heard == with_context > result["heard"]
     assert answer == 1
+    assert result["types"] == [True, -1, 2**32 - 1, -2, 200, -3, 65533, True, 2**64 - 5]
+    assert result["text"] == [True, -7, "text"]
+    assert result["monitor"] == [
+        "",
+        "Error: plugin coverage: pc=nonsense is no range low-high",
+        False,
+        "",
+        True,
+        "Error: there is no plugin 17; list_plugins has their numbers",
+    ]
     assert result["after"] == []
     assert 1000000 < result["uninit"] < 1100000  # uninit_plugin() ran, once
     assert result["quiet"] == 0
@@ -270,18 +327,24 @@ def test_config() -> None:
     assert done.stdout.split() == config.cflags()
 
 
-def case_builtin() -> dict[str, str]:
+def case_builtin(folder: str) -> dict[str, str]:
     panda = Panda("x86_64", mem="0", extra_args="-M configurable")
     found = panda.builtin_plugins()
+    needed = {"network": {"file": "packets.pcap"}, "scissors": {"name": "part"}}
+    # Some write files where they are.
+    os.chdir(folder)
     for name in found:
-        panda.load_plugin(name)
+        panda.load_plugin(name, needed.get(name))
         panda.unload_plugin(name)
-        panda.load_plugin(name)
+        panda.load_plugin(name, needed.get(name))
+    assert set(panda.plugins) == set(found)
+    panda.unload_plugins()
+    assert not list(panda.plugins)
     return found
 
 
-def test_builtin_plugins_are_listed() -> None:
+def test_builtin_plugins_are_listed(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "plugins.md").read_text()
     listed = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", text, re.MULTILINE))
-    found = run_case(case_builtin)
+    found = run_case(case_builtin, str(tmp_path))
     assert listed == found

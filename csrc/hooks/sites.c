@@ -15,8 +15,12 @@ pthread_mutex_t panda_sites_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /* Address -> PandaSite. */
 static GHashTable *sites;
-/* Page -> how many sites are on it. */
-static GHashTable *pages;
+/*
+ * Piece of code of this size -> how many sites are in it. Not QEMU's page,
+ * whose size may not be known yet; no block is longer.
+ */
+#define PIECE 8192
+static GHashTable *pieces;
 /* Sites that need code made for one address. */
 static unsigned n_fixed;
 /* The same for a quick look. */
@@ -31,9 +35,9 @@ typedef struct Stale {
 static GArray *stale;
 static bool serving;
 
-static uint64_t page_of(uint64_t pc)
+static uint64_t piece_of(uint64_t pc)
 {
-    return pc & TARGET_PAGE_MASK;
+    return pc & ~(uint64_t)(PIECE - 1);
 }
 
 /*
@@ -199,14 +203,14 @@ PandaSite *panda_site_find(uint64_t pc)
     return sites ? g_hash_table_lookup(sites, &pc) : NULL;
 }
 
-static void count_page(uint64_t page, int more)
+static void count_piece(uint64_t piece, int more)
 {
-    uintptr_t n = (uintptr_t)g_hash_table_lookup(pages, &page) + more;
+    uintptr_t n = (uintptr_t)g_hash_table_lookup(pieces, &piece) + more;
 
     if (n) {
-        g_hash_table_insert(pages, g_memdup2(&page, sizeof(page)), (void *)n);
+        g_hash_table_insert(pieces, g_memdup2(&piece, sizeof(piece)), (void *)n);
     } else {
-        g_hash_table_remove(pages, &page);
+        g_hash_table_remove(pieces, &piece);
     }
 }
 
@@ -219,13 +223,13 @@ PandaSite *panda_site(uint64_t pc, uint64_t asid)
     }
     if (!sites) {
         sites = g_hash_table_new(g_int64_hash, g_int64_equal);
-        pages = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
+        pieces = g_hash_table_new_full(g_int64_hash, g_int64_equal, g_free,
                                       NULL);
     }
     site = g_new0(PandaSite, 1);
     site->pc = pc;
     g_hash_table_insert(sites, &site->pc, site);
-    count_page(page_of(pc), 1);
+    count_piece(piece_of(pc), 1);
     qatomic_set(&n_sites, n_sites + 1);
     if (!is_kernels(pc)) {
         qatomic_set(&n_fixed, n_fixed + 1);
@@ -244,7 +248,7 @@ static gboolean is_dead(void *key, void *value, void *opaque)
     if (site->list) {
         return false;
     }
-    count_page(page_of(site->pc), -1);
+    count_piece(piece_of(site->pc), -1);
     n_sites--;
     if (!is_kernels(site->pc)) {
         n_fixed--;
@@ -264,15 +268,15 @@ void panda_hooks_flushed(void)
 
 bool panda_hooks_near(uint64_t pc)
 {
-    uint64_t page = page_of(pc), next = page + TARGET_PAGE_SIZE;
+    uint64_t piece = piece_of(pc), next = piece + PIECE;
     bool near;
 
     if (likely(!qatomic_read(&n_sites))) {
         return false;
     }
     pthread_mutex_lock(&panda_sites_lock);
-    near = g_hash_table_contains(pages, &page)
-        || g_hash_table_contains(pages, &next);
+    near = g_hash_table_contains(pieces, &piece)
+        || g_hash_table_contains(pieces, &next);
     pthread_mutex_unlock(&panda_sites_lock);
     return near;
 }

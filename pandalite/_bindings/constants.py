@@ -7,6 +7,8 @@ from __future__ import annotations
 PANDA_NAME_SIZE = 16
 #: How many addresses a limit can have.
 PANDA_LIMIT_ADDRESSES = 64
+#: The most arguments a function has, with its context.
+PANDA_PPP_WORDS = 10
 #: Longest name of a symbol or of what it is in, with its end.
 MAX_PATH_LEN = 256
 
@@ -128,6 +130,18 @@ PANDA_MACHINE_RUNNING = 2
 PANDA_MACHINE_OFF = 3
 PANDA_MACHINE_DEAD = 4
 PANDA_MACHINE_FINISHED = 5
+
+# enum PandaPppKind
+PANDA_PPP_CPU = 0
+PANDA_PPP_TB = 1
+PANDA_PPP_U64 = 2
+PANDA_PPP_S64 = 3
+PANDA_PPP_U32 = 4
+PANDA_PPP_S32 = 5
+PANDA_PPP_U16 = 6
+PANDA_PPP_S16 = 7
+PANDA_PPP_U8 = 8
+PANDA_PPP_BOOL = 9
 
 # enum PandaRrMode
 PANDA_RR_OFF = 0

@@ -225,6 +225,26 @@ class PandaMachineState(IntEnum):
     FINISHED = 5
 
 
+class PandaPppKind(IntEnum):
+    """What an argument of a Python function is.
+
+    Members:
+        CPU: The object given for a PandaCPU.
+        TB: That for a PandaTB.
+    """
+
+    CPU = 0
+    TB = 1
+    U64 = 2
+    S64 = 3
+    U32 = 4
+    S32 = 5
+    U16 = 6
+    S16 = 7
+    U8 = 8
+    BOOL = 9
+
+
 class PandaRrMode(IntEnum):
     """What the machine does.
 

@@ -239,12 +239,21 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_parse_string": (c_char_p, (POINTER(panda_arg_list), c_char_p, c_char_p)),
     "panda_parse_string_opt": (c_char_p, (POINTER(panda_arg_list), c_char_p, c_char_p, c_char_p)),
     "panda_parse_string_req": (c_char_p, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_python_set_api": (None, (POINTER(PandaPythonApi),)),
+    "panda_python_attach_vcpu": (None, (c_void_p,)),
+    "panda_python_supports": (c_bool, (c_uint,)),
+    "panda_register_python_callback": (c_int, (c_void_p, c_uint, POINTER(PandaPythonCallback))),
+    "panda_python_make_peek": (c_void_p, ()),
     "panda_ppp_define": (c_int, (POINTER(PandaPppPoint),)),
     "panda_ppp_undefine": (None, (POINTER(PandaPppPoint),)),
     "panda_ppp_add": (c_int, (c_char_p, c_char_p, c_void_p, FN_panda_ppp_add_function)),
     "panda_ppp_add_with_context": (
         c_int,
         (c_char_p, c_char_p, c_void_p, FN_panda_ppp_add_with_context_function, c_void_p),
+    ),
+    "panda_ppp_add_python": (
+        c_int,
+        (c_char_p, c_char_p, c_void_p, POINTER(PandaPythonCallback), c_void_p, c_uint32),
     ),
     "panda_ppp_remove": (c_int, (c_char_p, c_char_p, FN_panda_ppp_remove_function)),
     "panda_ppp_remove_with_context": (
@@ -254,11 +263,6 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_ppp_remove_all": (None, (c_void_p,)),
     "panda_ppp_count": (c_int, (c_char_p, c_char_p)),
     "panda_ppp_run_words": (None, (POINTER(PandaPppPoint), POINTER(c_uint64), c_uint32)),
-    "panda_python_set_api": (None, (POINTER(PandaPythonApi),)),
-    "panda_python_attach_vcpu": (None, (c_void_p,)),
-    "panda_python_supports": (c_bool, (c_uint,)),
-    "panda_register_python_callback": (c_int, (c_void_p, c_uint, POINTER(PandaPythonCallback))),
-    "panda_python_make_peek": (c_void_p, ()),
     "panda_python_set_read_api": (None, (POINTER(PandaPythonReadApi),)),
     "panda_python_make_values": (c_void_p, ()),
     "panda_python_make_pointers": (c_void_p, ()),
@@ -1539,6 +1543,39 @@ class Library(NonblockingLibrary, Protocol):
     ) -> bytes | None:
         """The same; if it is not given the plugin is not loaded."""
 
+    def panda_python_set_api(
+        self,
+        api: PandaPythonApi | Array[PandaPythonApi] | _Pointer[PandaPythonApi] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Give the library CPython's functions; they stay for good."""
+
+    def panda_python_attach_vcpu(self, thread_state: Address, /) -> None:
+        """Tell the thread state of the CPU thread; called on it, from Python.
+
+        thread_state is what PyThreadState_Get() returns there.
+        """
+
+    def panda_python_supports(self, type: int, /) -> bool:
+        """Whether callbacks of a kind can be registered as Python functions."""
+
+    def panda_register_python_callback(
+        self,
+        plugin: Address,
+        type: int,
+        callback: PandaPythonCallback
+        | Array[PandaPythonCallback]
+        | _Pointer[PandaPythonCallback]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Append a Python function to the list of a kind, enabled.
+
+        Enabled, disabled and removed by its owner: panda_enable_plugin(), panda_disable_plugin(),
+        panda_unregister_callbacks(). PANDA_ERR_UNSUPPORTED if panda_python_supports() says no.
+        """
+
     def panda_ppp_define(
         self,
         point: PandaPppPoint | Array[PandaPppPoint] | _Pointer[PandaPppPoint] | _CArgObject | None,
@@ -1583,6 +1620,27 @@ class Library(NonblockingLibrary, Protocol):
     ) -> int:
         """The same with a context that is passed before the other arguments."""
 
+    def panda_ppp_add_python(
+        self,
+        plugin: CharPointer,
+        name: CharPointer,
+        owner: Address,
+        callback: PandaPythonCallback
+        | Array[PandaPythonCallback]
+        | _Pointer[PandaPythonCallback]
+        | _CArgObject
+        | None,
+        kinds: Address,
+        n: int,
+        /,
+    ) -> int:
+        """Listen with a Python function, called without a foreign-function layer.
+
+        kinds: a PandaPppKind for each of its n arguments, 9 at most. Its result is true or false.
+        PANDA_ERR_UNSUPPORTED if the core cannot call Python. The host keeps the objects alive until
+        the run has ended.
+        """
+
     def panda_ppp_remove(
         self,
         plugin: CharPointer,
@@ -1619,39 +1677,6 @@ class Library(NonblockingLibrary, Protocol):
 
         For plugins that make up their points when they run: syscalls2. Only on the CPU thread. n is
         at most 10 with the context, if a listener has one.
-        """
-
-    def panda_python_set_api(
-        self,
-        api: PandaPythonApi | Array[PandaPythonApi] | _Pointer[PandaPythonApi] | _CArgObject | None,
-        /,
-    ) -> None:
-        """Give the library CPython's functions; they stay for good."""
-
-    def panda_python_attach_vcpu(self, thread_state: Address, /) -> None:
-        """Tell the thread state of the CPU thread; called on it, from Python.
-
-        thread_state is what PyThreadState_Get() returns there.
-        """
-
-    def panda_python_supports(self, type: int, /) -> bool:
-        """Whether callbacks of a kind can be registered as Python functions."""
-
-    def panda_register_python_callback(
-        self,
-        plugin: Address,
-        type: int,
-        callback: PandaPythonCallback
-        | Array[PandaPythonCallback]
-        | _Pointer[PandaPythonCallback]
-        | _CArgObject
-        | None,
-        /,
-    ) -> int:
-        """Append a Python function to the list of a kind, enabled.
-
-        Enabled, disabled and removed by its owner: panda_enable_plugin(), panda_disable_plugin(),
-        panda_unregister_callbacks(). PANDA_ERR_UNSUPPORTED if panda_python_supports() says no.
         """
 
     def panda_python_set_read_api(

@@ -469,6 +469,82 @@ class panda_arg_list(Structure):
     )
 
 
+class PandaPythonApi(Structure):
+    """Addresses of CPython's functions of the same names; all are needed.
+
+    Fields:
+        none: The object None.
+        failed: A callable that is given the exception a callback raised, or NULL.
+    """
+
+    PyEval_SaveThread: int | None
+    PyEval_RestoreThread: int | None
+    PyLong_FromUnsignedLongLong: int | None
+    PyObject_Vectorcall: int | None
+    PyErr_Fetch: int | None
+    PyErr_NormalizeException: int | None
+    PyException_SetTraceback: int | None
+    PyErr_WriteUnraisable: int | None
+    Py_DecRef: int | None
+    Py_IncRef: int | None
+    PyBytes_FromStringAndSize: int | None
+    PyCFunction_NewEx: int | None
+    PyErr_Clear: int | None
+    PyErr_Occurred: int | None
+    PyLong_AsUnsignedLongLongMask: int | None
+    PyLong_FromLongLong: int | None
+    PyBool_FromLong: int | None
+    PyObject_IsTrue: int | None
+    none: int | None
+    failed: int | None
+
+    _fields_ = (
+        ("PyEval_SaveThread", c_void_p),
+        ("PyEval_RestoreThread", c_void_p),
+        ("PyLong_FromUnsignedLongLong", c_void_p),
+        ("PyObject_Vectorcall", c_void_p),
+        ("PyErr_Fetch", c_void_p),
+        ("PyErr_NormalizeException", c_void_p),
+        ("PyException_SetTraceback", c_void_p),
+        ("PyErr_WriteUnraisable", c_void_p),
+        ("Py_DecRef", c_void_p),
+        ("Py_IncRef", c_void_p),
+        ("PyBytes_FromStringAndSize", c_void_p),
+        ("PyCFunction_NewEx", c_void_p),
+        ("PyErr_Clear", c_void_p),
+        ("PyErr_Occurred", c_void_p),
+        ("PyLong_AsUnsignedLongLongMask", c_void_p),
+        ("PyLong_FromLongLong", c_void_p),
+        ("PyBool_FromLong", c_void_p),
+        ("PyObject_IsTrue", c_void_p),
+        ("none", c_void_p),
+        ("failed", c_void_p),
+    )
+
+
+class PandaPythonCallback(Structure):
+    """A Python callback; the host keeps the objects alive while it is registered.
+
+    Fields:
+        callable: The function; it is called with the arguments its kind has.
+        cpu: Object handed over for a PandaCPU.
+        tb: Object handed over for a PandaTB.
+        buf: Object handed over for a value buffer.
+    """
+
+    callable: int | None
+    cpu: int | None
+    tb: int | None
+    buf: int | None
+
+    _fields_ = (
+        ("callable", c_void_p),
+        ("cpu", c_void_p),
+        ("tb", c_void_p),
+        ("buf", c_void_p),
+    )
+
+
 class PandaPppListener(Structure):
     """Who listens at a point.
 
@@ -536,76 +612,6 @@ class PandaPppPoint(Structure):
         ("plugin", c_char_p),
         ("name", c_char_p),
         ("changed", CFUNCTYPE(None)),
-    )
-
-
-class PandaPythonApi(Structure):
-    """Addresses of CPython's functions of the same names; all are needed.
-
-    Fields:
-        none: The object None.
-        failed: A callable that is given the exception a callback raised, or NULL.
-    """
-
-    PyEval_SaveThread: int | None
-    PyEval_RestoreThread: int | None
-    PyLong_FromUnsignedLongLong: int | None
-    PyObject_Vectorcall: int | None
-    PyErr_Fetch: int | None
-    PyErr_NormalizeException: int | None
-    PyException_SetTraceback: int | None
-    PyErr_WriteUnraisable: int | None
-    Py_DecRef: int | None
-    Py_IncRef: int | None
-    PyBytes_FromStringAndSize: int | None
-    PyCFunction_NewEx: int | None
-    PyErr_Clear: int | None
-    PyErr_Occurred: int | None
-    PyLong_AsUnsignedLongLongMask: int | None
-    none: int | None
-    failed: int | None
-
-    _fields_ = (
-        ("PyEval_SaveThread", c_void_p),
-        ("PyEval_RestoreThread", c_void_p),
-        ("PyLong_FromUnsignedLongLong", c_void_p),
-        ("PyObject_Vectorcall", c_void_p),
-        ("PyErr_Fetch", c_void_p),
-        ("PyErr_NormalizeException", c_void_p),
-        ("PyException_SetTraceback", c_void_p),
-        ("PyErr_WriteUnraisable", c_void_p),
-        ("Py_DecRef", c_void_p),
-        ("Py_IncRef", c_void_p),
-        ("PyBytes_FromStringAndSize", c_void_p),
-        ("PyCFunction_NewEx", c_void_p),
-        ("PyErr_Clear", c_void_p),
-        ("PyErr_Occurred", c_void_p),
-        ("PyLong_AsUnsignedLongLongMask", c_void_p),
-        ("none", c_void_p),
-        ("failed", c_void_p),
-    )
-
-
-class PandaPythonCallback(Structure):
-    """A Python callback; the host keeps the objects alive while it is registered.
-
-    Fields:
-        callable: The function; it is called with the arguments its kind has.
-        cpu: Object handed over for a PandaCPU.
-        tb: Object handed over for a PandaTB.
-        buf: Object handed over for a value buffer.
-    """
-
-    callable: int | None
-    cpu: int | None
-    tb: int | None
-    buf: int | None
-
-    _fields_ = (
-        ("callable", c_void_p),
-        ("cpu", c_void_p),
-        ("tb", c_void_p),
-        ("buf", c_void_p),
     )
 
 

@@ -68,7 +68,7 @@
 #define PPP_RUN_CB(name, ...)                                                 \
     PPP_EACH_(name,                                                           \
         if (l_->has_context) {                                                \
-            ((void (*)(void *, ...))l_->function)(l_->context, __VA_ARGS__);  \
+            ((name##_t_with_context)l_->function)(l_->context, __VA_ARGS__);  \
         } else {                                                              \
             ((name##_t)l_->function)(__VA_ARGS__);                            \
         })
@@ -79,8 +79,8 @@
         bool any_ = false;                                                    \
         PPP_EACH_(name,                                                       \
             any_ |= l_->has_context                                           \
-                ? (unsigned char)((int (*)(void *, ...))l_->function)(        \
-                      l_->context, __VA_ARGS__) != 0                          \
+                ? ((name##_t_with_context)l_->function)(l_->context,          \
+                                                        __VA_ARGS__)          \
                 : ((name##_t)l_->function)(__VA_ARGS__););                    \
         any_;                                                                 \
     }))
