@@ -120,6 +120,16 @@ def hooks(rounds: int) -> None:
             )
 
 
+def syscalls(rounds: int) -> None:
+    """System calls that are watched."""
+    print("\n| `dd bs=1`, watched by | CPU time / without it, median (range) |")
+    print("|---|---|")
+    for which in cases.WATCHERS:
+        ratios = child("syscall_cost", which, 300000, rounds)
+        spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+        print(f"| {which} | {statistics.median(ratios):.2f} ({spread}) |", flush=True)
+
+
 def calls(rounds: int) -> None:
     """Cost of calls made in a callback."""
     print("\n| call in a callback | ns |")
@@ -188,6 +198,9 @@ def main() -> int:
     if len(sys.argv) == 2 and sys.argv[1] == "hooks":
         hooks(5)
         return 0
+    if len(sys.argv) == 2 and sys.argv[1] == "syscalls":
+        syscalls(5)
+        return 0
     start_up(7)
     second_start(5)
     calls(7)
@@ -195,6 +208,7 @@ def main() -> int:
     filters(5)
     listeners(5)
     hooks(5)
+    syscalls(5)
     against_stock(pairs=5, rounds=3)
     recordings(3)
     return 0

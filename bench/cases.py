@@ -419,6 +419,50 @@ def listener_cost(which: str, size: int, rounds: int) -> dict[str, float]:
     return _with_guest(work)
 
 
+#: Who watches the system calls of dd.
+WATCHERS = ("a callback of a call it does not make", "a callback of each read", "the stream of all")
+
+
+def syscall_cost(which: str, size: int, rounds: int) -> list[float]:
+    """CPU time of a guest that makes very many system calls, watched over not watched."""
+
+    def work(panda: Any) -> list[float]:
+        line = f"dd if=/dev/zero of=/dev/null bs=1 count={size}"
+        panda.run_serial_cmd(line)
+        ratios = []
+        count = [0]
+
+        def opened(cpu: Any, pc: int, pathname: int, mode: int) -> None:
+            count[0] += 1
+
+        def read(cpu: Any, pc: int, fd: int, buf: int, size: int) -> None:
+            count[0] += 1
+
+        def consume(batch: Any) -> None:
+            count[0] += len(batch)
+
+        for _ in range(rounds):
+            bare = _cost(panda, line)
+            stream = None
+            if which == WATCHERS[0]:
+                panda.ppp("syscalls2", "on_sys_chmod_enter", "watch")(opened)
+            elif which == WATCHERS[1]:
+                panda.ppp("syscalls2", "on_sys_read_enter", "watch")(read)
+            else:
+                stream = panda.stream("syscall", on_batch=consume)
+            panda.run_serial_cmd(line)
+            ratios.append(_cost(panda, line) / bare)
+            if stream is None:
+                panda.disable_ppp("watch")
+            else:
+                stream.close()
+            panda.run_serial_cmd(line)
+        assert count[0] or which == WATCHERS[0]
+        return ratios
+
+    return _with_guest(work)
+
+
 #: What is recorded: computing, processes, a disk, a network.
 RECORDED = {
     "shell loop": "i=0; while [ $i -lt {loop} ]; do i=$((i+1)); done",

@@ -29,8 +29,8 @@ typedef struct Pending {
     /* Its caller waits until the child has let go of its memory. */
     bool waits;
     bool child_came, parent_came;
-    /* It is execve(): what the new program's arguments are known by. */
-    uint32_t arguments;
+    /* It is execve(): what its file and arguments are known by. */
+    uint32_t file, arguments;
     struct Pending *next;
     QTAILQ_ENTRY(Pending) age;
     QTAILQ_ENTRY(Pending) fork;
@@ -44,7 +44,7 @@ static QTAILQ_HEAD(, Pending) by_age = QTAILQ_HEAD_INITIALIZER(by_age);
 /* Those that wait for their child; not all of them are in a bucket. */
 static QTAILQ_HEAD(, Pending) forks = QTAILQ_HEAD_INITIALIZER(forks);
 
-static uint32_t arguments_at(uint64_t array, unsigned word);
+static void look_at_program(Pending *p);
 
 static uint64_t guest_u64(const uint8_t *buf)
 {
@@ -238,11 +238,7 @@ bool panda_syscall_push(const PandaSyscallCall *call)
         PandaOsThread thread;
 
         panda_syscalls_execs++;
-        if (!panda_os_current_task(panda_vcpu.cs)) {
-            p->arguments =
-                arguments_at(call->slots[!strcmp(entry->name, "execveat") + 1],
-                             panda_syscall_abis[call->abi].word);
-        }
+        look_at_program(p);
         if (call->task && panda_os_current_thread(panda_vcpu.cs, &thread)) {
             p->mm = thread.mm;
         }
@@ -330,6 +326,7 @@ bool panda_syscall_pop(CPUState *cs, uint64_t pc, PandaSyscallCall *call,
 /* Of the arguments of a program, to tell it from others. */
 #define ARGUMENTS 8
 #define ARGUMENT_SIZE 64
+#define FIRST_SUM 5381
 
 static bool read_word(uint64_t addr, unsigned word, uint64_t *value)
 {
@@ -343,32 +340,64 @@ static bool read_word(uint64_t addr, unsigned word, uint64_t *value)
     return true;
 }
 
-/* A number for the strings of an array that ends with NULL; 0: not there. */
-static uint32_t arguments_at(uint64_t array, unsigned word)
+/* A number for a string, going on from another; 0: it is not there. */
+static uint32_t sum_string(uint32_t sum, uint64_t at)
 {
-    uint32_t sum = 5381;
+    uint8_t text[ARGUMENT_SIZE];
+    int64_t length =
+        panda_read_string(&panda_vcpu.pub, at, text, sizeof(text));
+
+    if (length < 0) {
+        return 0;
+    }
+    for (int64_t i = 0; i < length; i++) {
+        sum = sum * 33 + text[i];
+    }
+    return sum * 33 ?: 1;
+}
+
+/* The same for the strings of an array that ends with NULL. */
+static uint32_t sum_strings(uint64_t array, unsigned word)
+{
+    uint32_t sum = FIRST_SUM;
     uint64_t at;
 
-    for (unsigned i = 0; i < ARGUMENTS; i++) {
-        uint8_t text[ARGUMENT_SIZE];
-        int64_t length;
-
+    for (unsigned i = 0; i < ARGUMENTS && sum; i++) {
         if (!read_word(array + i * word, word, &at)) {
             return 0;
         }
         if (!at) {
             break;
         }
-        length = panda_read_string(&panda_vcpu.pub, at, text, sizeof(text));
-        if (length < 0) {
-            return 0;
-        }
-        for (int64_t k = 0; k < length; k++) {
-            sum = sum * 33 + text[k];
-        }
-        sum = sum * 33;
+        sum = sum_string(sum, at);
     }
-    return sum ?: 1;
+    return sum;
+}
+
+static void look_at_program(Pending *p)
+{
+    const PandaSyscallCall *call = &p->call;
+    unsigned first = !strcmp(call->entry->name, "execveat");
+
+    p->file = sum_string(FIRST_SUM, call->slots[first]);
+    p->arguments = sum_strings(call->slots[first + 1],
+                               panda_syscall_abis[call->abi].word);
+}
+
+/* A script is an argument of its interpreter, the first or second. */
+static bool is_script_of(const Pending *p, uint64_t array, unsigned word)
+{
+    for (unsigned i = 1; i <= 2; i++) {
+        uint64_t at;
+
+        if (!read_word(array + i * word, word, &at) || !at) {
+            return false;
+        }
+        if (sum_string(FIRST_SUM, at) == p->file) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /*
@@ -385,7 +414,9 @@ static bool is_program_of(CPUState *cs, const Pending *p, unsigned word)
         || last || (n && first < sp)) {
         return false;
     }
-    return !p->arguments || p->arguments == arguments_at(sp + word, word);
+    return p->call.task || !p->arguments
+        || p->arguments == sum_strings(sp + word, word)
+        || is_script_of(p, sp + word, word);
 }
 
 static bool is_new_program(CPUState *cs, const Pending *p)

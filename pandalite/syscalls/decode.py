@@ -30,6 +30,9 @@ Reader = Callable[[int, int], Optional[bytes]]
 LIMIT = 32
 _PATH_MAX = 4096
 
+#: Of the auxiliary vector: the name of the file that was executed.
+_AT_EXECFN = 31
+
 _ESCAPES = {9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
 
 #: Results of the kernel's own that programs never see.
@@ -1158,6 +1161,32 @@ class Decoder:
             call.texts.append(None if missed else text)
         call.read = _nothing
         return call
+
+    def new_program(self, call: Call, sp: int, read: Reader) -> None:
+        """An execve() has succeeded: take what could not be read from the new stack."""
+        call.read = read
+        width = self.word
+        count = call.word(sp)
+        texts = [strings(call, sp + width)]
+        place = sp + ((count or 0) + 2) * width
+        variables = 0
+        while call.word(place) and variables < 65536:
+            place += width
+            variables += 1
+        texts.append(f"0x0 /* {variables} vars */")
+        kind = 1
+        while kind and place < sp + 65536 * width:
+            kind, value = call.word(place + width) or 0, call.word(place + 2 * width) or 0
+            place += 2 * width
+            if kind == _AT_EXECFN:
+                texts.insert(0, path(call, value))
+        first = 1 if call.name == "execveat" else 0
+        if len(texts) == 3 and len(call.texts) >= first + 3:
+            for index, text in enumerate(texts):
+                if call.texts[first + index] is None:
+                    at = hex(call.args[first + index])
+                    call.texts[first + index] = text.replace("0x0 /", f"{at} /", 1)
+        call.read = _nothing
 
     def sigreturn(self, sp: int, read: Reader) -> str | None:
         """The text of a rt_sigreturn(), whose arguments are on the stack; None: not known."""

@@ -123,6 +123,7 @@ class Strace:
         if call is None:
             return
         if call.prototype.name in ("execve", "execveat") and context.result == 0:
+            call.decoder.new_program(call, self._panda.current_sp(cpu), self._reader(cpu))
             followed = self._threads.pop(context.caller, None)
             if followed is not None:
                 self._threads[context.thread] = followed
