@@ -63,7 +63,7 @@ def test_missing_attributes_are_listed(attribute: str) -> None:
 def test_nothing_else_is_called_missing() -> None:
     missing = {what for what, state in rows("PyPANDA's `Panda`") if state.startswith("not yet")}
     arguments = {f"`Panda({argument}=)`" for argument in unsupported.ARGUMENTS}
-    assert missing == {*unsupported.FEATURES, *arguments, "`procname=` of callbacks"}
+    assert missing == {*unsupported.FEATURES, *arguments}
 
 
 def test_working_methods_exist() -> None:

@@ -110,6 +110,9 @@ ENTRIES = b"".join(
         entry(19, 1),
         entry(18, 0, 200, string(b"hd"), 2, 4),
         entry(19, 0),
+        entry(20, string(b"devices")),
+        entry(21, string(b"ide0-hd0"), 512, 2, string(b"ab")),
+        entry(21, string(b"ide0-hd0"), 1024, 3, string(b"")),
         entry(16, 0, string(b"serial0"), string(b"ls")),
         entry(3, 0, 1, 0, 1),
     ]
@@ -195,6 +198,7 @@ def test_older_manifest(make: Callable[..., Path]) -> None:
     found = read_recording(make(parts))
     assert found.disks == ()
     assert found.byte_order == ""
+    assert not found.devices
 
 
 def test_older_major(make: Callable[..., Path]) -> None:
@@ -408,6 +412,7 @@ def test_ram(make: Callable[..., Path], ram: bytes, reason: str) -> None:
         ([slice_of(20, PACKET + entry(18, 0, 0, string(b""), 2, 2))], "packet that is not there"),
         ([slice_of(20, PACKET, entry(18, 0, 0, string(b""), 0, 1))], "packet that is not there"),
         ([slice_of(20, PACKET + entry(18, 1, PAGE - 1, string(b""), 0, 3))], "memory that is not"),
+        ([slice_of(20, entry(21, string(b"d"), 0, 2, string(b"x")))], "has 1 bytes of 2"),
         ([slice_of(20, entry(19, 1))], "names an unknown device"),
         ([slice_of(20, entry(10, 0, 1, 0, 0, 0))], "about an unknown region"),
         ([slice_of(20, entry(6, 1 << 32))], "lines that no CPU has"),
@@ -521,6 +526,7 @@ def test_entries(make: Callable[..., Path]) -> None:
     assert [e.device for e in found if e.kind in ("disk", "packet", "serial")] == [
         *("ide0-hd0", "net0", "serial0")
     ]
+    assert [e.facts["bytes"] for e in found if e.kind == "data"] == [b"ab", bytes(3)]
     # What follows the last call is at the slice's end.
     assert [e.instructions for e in found if e.kind == "lines"] == [5, 6, 20]
     assert found[-1].instructions == 29

@@ -57,6 +57,8 @@ void panda_set_dead(void);
 void panda_vcpu_thread_check_end(void);
 /* Stop the CPU thread for good; false if it did not end in time. */
 bool panda_vcpu_thread_end(unsigned timeout_ms);
+/* QEMU has given up in it: it does nothing any more. */
+bool panda_vcpu_thread_died(void);
 /* Is a machine there that can be used? Fails with PANDA_ERR_STATE if not. */
 int panda_check_usable(void);
 

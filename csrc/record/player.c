@@ -12,6 +12,7 @@
 #include "record/checkpoint.h"
 #include "record/chunks.h"
 #include "record/effects.h"
+#include "record/live.h"
 #include "record/opening.h"
 #include "record/packets.h"
 #include "record/recorder.h"
@@ -168,6 +169,7 @@ void panda_player_go_to(const PandaPosition *p)
     finished = false;
     have_slice = false;
     panda_packet_forget();
+    panda_live_forget();
     if ((p->chunk != next_chunk - 1 || !chunk_data)
         && !open_chunk(p->chunk, &count, &steps)) {
         return;
@@ -466,6 +468,7 @@ int panda_player_exec(CPUState *cs)
 
 void panda_player_begin(void)
 {
+    panda_live_forget();
     g_clear_pointer(&divergence, g_free);
     panda_player_failed = finished = have_slice = begun = false;
     next_chunk = 0;

@@ -83,6 +83,9 @@ typedef enum PandaEntryKind {
     PANDA_ENTRY_MEMORY_PACKET,
     /* Which device writes what is written to memory from here on. */
     PANDA_ENTRY_SOURCE,
+    /* Of complete recordings: the devices' state; what is written to a disk. */
+    PANDA_ENTRY_DEVICES,
+    PANDA_ENTRY_DISK_DATA,
 } PandaEntryKind;
 
 /* Functions whose calls cross the border, by what they are called for. */

@@ -11,6 +11,7 @@
 #include "record/recorder.h"
 #include "record/border.h"
 #include "record/chunks.h"
+#include "record/live.h"
 #include "record/log.h"
 #include "record/packets.h"
 #include "record/player.h"
@@ -151,6 +152,9 @@ static bool chunk_is_due(void)
 static void begin_slice(CPUState *cs)
 {
     panda_lines_log(&lines_before, false);
+    if (slice_count > begin_count) {
+        panda_live_slice(cs);
+    }
     put_slice();
     if (chunk_is_due()) {
         end_chunk();
@@ -228,7 +232,7 @@ static void add_json(const char *name, QDict *d)
 }
 
 /* What a replay puts in the place of the disk images. */
-static QList *list_disks(void)
+static QList *list_disks(bool complete)
 {
     QList *disks = qlist_new();
 
@@ -239,12 +243,18 @@ static QList *list_disks(void)
         put_str(disk, "name", blk_name(blk));
         put_str(disk, "node", bs ? bdrv_get_node_name(bs) : "");
         qdict_put_int(disk, "size", bs ? MAX(0, blk_getlength(blk)) : 0);
+        if (complete && bs) {
+            g_autofree char *digest = g_strdup_printf(
+                "%016" PRIx64, panda_live_disk_digest(blk));
+
+            put_str(disk, "digest", digest);
+        }
         qlist_append(disks, disk);
     }
     return disks;
 }
 
-static void add_manifest(void)
+static void add_manifest(bool complete)
 {
     QDict *d = qdict_new();
     QList *version = qlist_new(), *args = qlist_new(), *blocks = qlist_new();
@@ -287,7 +297,8 @@ static void add_manifest(void)
         qlist_append(blocks, block);
     }
     qdict_put(d, "blocks", blocks);
-    qdict_put(d, "disks", list_disks());
+    qdict_put(d, "disks", list_disks(complete));
+    qdict_put_bool(d, "devices", complete);
     qdict_put_int(d, "ram_parts", RAM_PARTS);
     qdict_put_int(d, "epoch", 1 << PANDA_EPOCH_BITS);
     add_json("manifest.json", d);
@@ -362,7 +373,7 @@ static bool start(const char *path, Error **errp)
     }
     panda_rr_facts = (PandaRrReport) {};
     panda_saver_begin(w);
-    add_manifest();
+    add_manifest(panda_live_begin());
     panda_saver_add("state", state.data, state.n);
     panda_saver_add_ram(copy);
     g_free(panda_rr_file);

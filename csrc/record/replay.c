@@ -7,6 +7,7 @@
 #include "record/border.h"
 #include "record/checkpoint.h"
 #include "record/effects.h"
+#include "record/live.h"
 #include "record/opening.h"
 #include "record/player.h"
 #include "record/recorder.h"
@@ -47,6 +48,39 @@ void __wrap_vm_state_notify(bool running, RunState state)
     if (!frozen) {
         __real_vm_state_notify(running, state);
     }
+}
+
+/*
+ * Flash chips that were loaded wait for the machine to run, and then write to
+ * their images. It does not run; and they must not wait twice.
+ */
+static GPtrArray *waiting;
+
+VMChangeStateEntry *__real_qemu_add_vm_change_state_handler(
+    VMChangeStateHandler *fn, void *opaque);
+VMChangeStateEntry *__wrap_qemu_add_vm_change_state_handler(
+    VMChangeStateHandler *fn, void *opaque);
+VMChangeStateEntry *__wrap_qemu_add_vm_change_state_handler(
+    VMChangeStateHandler *fn, void *opaque)
+{
+    VMChangeStateEntry *entry =
+        __real_qemu_add_vm_change_state_handler(fn, opaque);
+
+    if (frozen) {
+        if (!waiting) {
+            waiting = g_ptr_array_new();
+        }
+        g_ptr_array_add(waiting, entry);
+    }
+    return entry;
+}
+
+static void forget_waiting(void)
+{
+    for (unsigned i = 0; waiting && i < waiting->len; i++) {
+        qemu_del_vm_change_state_handler(g_ptr_array_index(waiting, i));
+    }
+    g_clear_pointer(&waiting, g_ptr_array_unref);
 }
 
 bool panda_player_frozen(void)
@@ -121,6 +155,7 @@ static void do_begin(void *opaque)
         || !load_state(&b->err)) {
         panda_checkpoints_end();
         panda_opened_end();
+        forget_waiting();
         freeze(false);
         /* Half of it is what the recording says. */
         qemu_system_reset(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
@@ -151,22 +186,77 @@ int panda_replay_begin(const char *path, uint64_t checkpoint_bytes)
     return status;
 }
 
-static void do_end(void *opaque)
+/* The machine is its own again; its devices are as they were at the start. */
+static void leave_replay(void)
 {
-    CPUState *cs = panda_vcpu.cs;
-
     if (runstate_is_running()) {
         vm_stop(RUN_STATE_PAUSED);
     }
+    forget_waiting();
     panda_topology_go_to(0);
     panda_checkpoints_end();
     panda_rr_set_state(PANDA_RR_OFF);
     panda_count_switch(false);
+}
+
+static void do_end(void *opaque)
+{
+    leave_replay();
     freeze(false);
     panda_player_end();
     panda_opened_end();
     /* Its devices know nothing of what the CPU did. */
     qemu_system_reset(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+}
+
+typedef struct Live {
+    Error *err;
+} Live;
+
+static void do_go_live(void *opaque)
+{
+    Live *live = opaque;
+    size_t n;
+    const uint8_t *state = panda_live_state(&n);
+    PandaPlayerRest rest;
+
+    if (!state || !panda_player_rest(&rest)) {
+        error_setg(&live->err, "the devices' state was not recorded at this "
+                   "place");
+        return;
+    }
+    leave_replay();
+    /* RAM is of this place; what devices know of it, and the CPU, are now. */
+    panda_state_load(state, n, &live->err);
+    /* Those who wait now do so rightly. */
+    g_clear_pointer(&waiting, g_ptr_array_unref);
+    freeze(false);
+    panda_live_forget();
+    panda_player_end();
+    panda_opened_end();
+    if (live->err) {
+        qemu_system_reset(SHUTDOWN_CAUSE_HOST_QMP_SYSTEM_RESET);
+    }
+}
+
+int panda_replay_go_live(void)
+{
+    Live live = {};
+    int status = panda_check_usable();
+
+    if (status == PANDA_OK && !panda_rr_replaying()) {
+        return panda_fail(PANDA_ERR_STATE, "nothing is being replayed");
+    }
+    if (status == PANDA_OK) {
+        status = panda_run_in_main_loop(do_go_live, &live, PANDA_PATIENCE_MS);
+    }
+    if (status == PANDA_OK && live.err) {
+        return panda_fail_error(PANDA_ERR_STATE, live.err);
+    }
+    if (status == PANDA_OK) {
+        panda_start_on_next_run();
+    }
+    return status;
 }
 
 int panda_replay_end(void)

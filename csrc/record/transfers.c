@@ -5,6 +5,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "record/record.h"
+#include "record/live.h"
 #include "record/log.h"
 #include "record/packets.h"
 #include "record/player.h"
@@ -13,6 +14,7 @@
 #include "chardev/char.h"
 #include "chardev/char-fe.h"
 #include "exec/memory.h"
+#include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "qom/object.h"
 #include "system/block-backend.h"
@@ -63,19 +65,25 @@ BlockAIOCB *__wrap_dma_blk_io(QEMUSGList *sg, uint64_t offset, uint32_t align,
     return result;
 }
 
+/* qiov: what is written; NULL if it is read, or zeros are written. */
 static void log_disk(BlockBackend *blk, unsigned type, uint64_t offset,
-                     uint64_t size)
+                     uint64_t size, QEMUIOVector *qiov)
 {
     g_autofree char *device = NULL;
+    const char *name;
 
     if (logs()) {
         device = blk_get_attached_dev_id(blk);
+        name = device && *device ? device : blk_name(blk);
         panda_log_entry(PANDA_ENTRY_DISK);
         panda_log_number(type);
-        log_text(device && *device ? device : blk_name(blk));
+        log_text(name);
         panda_log_number(offset);
         panda_log_number(ram_address);
         panda_log_number(size);
+        if (type == RAM_TO_HD) {
+            panda_live_disk(name ?: "", offset, size, qiov);
+        }
     }
 }
 
@@ -89,7 +97,8 @@ BlockAIOCB *__wrap_blk_aio_preadv(BlockBackend *blk, int64_t offset,
                                   QEMUIOVector *qiov, BdrvRequestFlags flags,
                                   BlockCompletionFunc *cb, void *opaque)
 {
-    log_disk(blk, HD_TO_RAM, offset, qiov->size);
+    log_disk(blk, HD_TO_RAM, offset, qiov->size, NULL);
+    panda_live_request(&cb, &opaque);
     return __real_blk_aio_preadv(blk, offset, qiov, flags, cb, opaque);
 }
 
@@ -103,8 +112,53 @@ BlockAIOCB *__wrap_blk_aio_pwritev(BlockBackend *blk, int64_t offset,
                                    QEMUIOVector *qiov, BdrvRequestFlags flags,
                                    BlockCompletionFunc *cb, void *opaque)
 {
-    log_disk(blk, RAM_TO_HD, offset, qiov->size);
+    log_disk(blk, RAM_TO_HD, offset, qiov->size, qiov);
+    panda_live_request(&cb, &opaque);
     return __real_blk_aio_pwritev(blk, offset, qiov, flags, cb, opaque);
+}
+
+BlockAIOCB *__real_blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset,
+                                         int64_t bytes, BdrvRequestFlags flags,
+                                         BlockCompletionFunc *cb,
+                                         void *opaque);
+BlockAIOCB *__wrap_blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset,
+                                         int64_t bytes, BdrvRequestFlags flags,
+                                         BlockCompletionFunc *cb,
+                                         void *opaque);
+BlockAIOCB *__wrap_blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset,
+                                         int64_t bytes, BdrvRequestFlags flags,
+                                         BlockCompletionFunc *cb,
+                                         void *opaque)
+{
+    log_disk(blk, RAM_TO_HD, offset, bytes, NULL);
+    panda_live_request(&cb, &opaque);
+    return __real_blk_aio_pwrite_zeroes(blk, offset, bytes, flags, cb, opaque);
+}
+
+/* SD cards and flash chips do not wait for their images. */
+int __real_blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes,
+                     void *buf, BdrvRequestFlags flags);
+int __wrap_blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes,
+                     void *buf, BdrvRequestFlags flags);
+int __wrap_blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes,
+                     void *buf, BdrvRequestFlags flags)
+{
+    log_disk(blk, HD_TO_RAM, offset, bytes, NULL);
+    return __real_blk_pread(blk, offset, bytes, buf, flags);
+}
+
+int __real_blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
+                      const void *buf, BdrvRequestFlags flags);
+int __wrap_blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
+                      const void *buf, BdrvRequestFlags flags);
+int __wrap_blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
+                      const void *buf, BdrvRequestFlags flags)
+{
+    QEMUIOVector qiov;
+
+    qemu_iovec_init_buf(&qiov, (void *)buf, bytes);
+    log_disk(blk, RAM_TO_HD, offset, bytes, &qiov);
+    return __real_blk_pwrite(blk, offset, bytes, buf, flags);
 }
 
 /* ---- serial ports ---- */
@@ -230,7 +284,7 @@ bool panda_transfer_replay(PandaEntryKind kind, PandaLogCursor *c)
         replay_serial(c);
         return true;
     default:
-        return false;
+        return panda_live_apply(kind, c);
     }
 }
 

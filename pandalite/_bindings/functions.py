@@ -279,6 +279,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_replay_allow_writes": (None, (c_bool,)),
     "panda_may_write_registers": (c_int, ()),
     "panda_replay_end": (c_int, ()),
+    "panda_record_complete": (None, (c_bool,)),
+    "panda_replay_check_disks": (c_int, ()),
+    "panda_replay_write_disk": (c_int, (c_char_p, c_uint64, c_void_p, c_uint64)),
+    "panda_replay_go_live": (c_int, ()),
     "panda_rr_mode": (c_int, ()),
     "panda_rr_count": (c_uint64, ()),
     "panda_rr_path": (c_char_p, ()),
@@ -1764,6 +1768,35 @@ class Library(NonblockingLibrary, Protocol):
         """Give up the replay, or its state after its end, and reset the machine.
 
         PANDA_ERR_STATE if there is no replay.
+        """
+
+    def panda_record_complete(self, complete: bool, /) -> None:
+        """Whether recordings that begin from now on have what it takes to leave a replay: from time
+        to time the devices' state, and what is written to disks.
+        """
+
+    def panda_replay_check_disks(self) -> int:
+        """Whether the machine's disks are what they were when the recording began, and the
+        recording is a complete one: PANDA_OK, or PANDA_ERR_STATE.
+        """
+
+    def panda_replay_write_disk(
+        self,
+        device: CharPointer,
+        offset: int,
+        bytes: Address,
+        size: int,
+        /,
+    ) -> int:
+        """Write to the disk of a name in a replay, which does not use it itself; PANDA_ERR_STATE if
+        there is no such disk, or it cannot be written.
+        """
+
+    def panda_replay_go_live(self) -> int:
+        """Leave the replay, and have the machine live on from this place with the next panda_run().
+        Not while it runs.
+
+        PANDA_ERR_STATE if the devices' state was not recorded at this place.
         """
 
     def panda_rr_mode(self) -> int:

@@ -111,6 +111,11 @@ def _run_record(given: argparse.Namespace) -> None:
 def _replay(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
     parser.description = "Replay a recording; status 1 if it does not go as it was recorded."
     parser.add_argument("file", metavar="FILE", help="the recording, with or without .plrec")
+    parser.add_argument(
+        "--gdb",
+        metavar="PORT",
+        help="stop at the beginning, and let gdb debug it: a TCP port, 0 for any, or a path",
+    )
     return _run_replay
 
 
@@ -118,6 +123,11 @@ def _run_replay(given: argparse.Namespace) -> None:
     from ..panda import Panda
 
     panda = Panda.from_recording(given.file)
+    if given.gdb is not None:
+        port = int(given.gdb) if given.gdb.isdigit() else given.gdb
+        with panda.replay(given.file) as replay:
+            replay.serve_gdb(port, on_listening=_say_where)
+        return
     start = time.monotonic()
     panda.run_replay(given.file)
     seconds = time.monotonic() - start
@@ -128,6 +138,10 @@ def _run_replay(given: argparse.Namespace) -> None:
         else f"digest of RAM ok ({facts.ram_digest:016x})"
     )
     print(f"{facts.instructions} instructions in {seconds:.2f} s, {end}")
+
+
+def _say_where(address: str) -> None:
+    print(f"in gdb: target remote {address}", flush=True)
 
 
 # --- info ---

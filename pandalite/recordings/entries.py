@@ -13,7 +13,9 @@ from .log import (
     ARCH,
     BASE,
     BYTES,
+    DEVICES,
     DISK,
+    DISK_DATA,
     FLUSH,
     LINES,
     LINES_KICK,
@@ -43,7 +45,8 @@ class Entry(NamedTuple):
     #: Instructions executed before it; the block of code that makes a call is counted whole.
     instructions: int
     #: ``read``, ``write``, ``call``, ``random``, ``memory``, ``lines``, ``reset``, ``map``,
-    #: ``region``, ``tlb``, ``disk``, ``packet``, ``serial`` or ``arch``.
+    #: ``region``, ``tlb``, ``disk``, ``packet``, ``serial`` or ``arch``; in complete recordings
+    #: also ``devices``, their state, and ``data``, what was written to a disk.
     kind: str
     #: QEMU's path of the device, or the name of a disk, network card or port; "" if it is not
     #: known.
@@ -122,6 +125,12 @@ class _Reader:
                 "size": values[4],
             }
             return Entry(place, "disk", values[1].decode(errors="replace"), facts)
+        if kind == DEVICES:
+            return Entry(place, "devices", "", {"bytes": values[0]})
+        if kind == DISK_DATA:
+            name, offset, size, data = values
+            facts = {"offset": offset, "bytes": data or bytes(size)}
+            return Entry(place, "data", name.decode(errors="replace"), facts)
         if kind == PACKET:
             self.packet = values[2]
         if kind in (PACKET, SERIAL):

@@ -24,6 +24,8 @@ DISK, PACKET, SERIAL = range(14, 17)
 BASE = 17
 # Memory that is written with what is in the last packet; which device writes:
 MEMORY_PACKET, SOURCE = 18, 19
+# Of complete recordings: the devices' state, what was written to disks:
+DEVICES, DISK_DATA = 20, 21
 
 #: Flags of a slice: the CPU ran; it ended as an interrupt was delivered.
 _RAN, _INTERRUPTED = 1, 2
@@ -46,6 +48,8 @@ _SHAPES = {
     BASE: "s",
     MEMORY_PACKET: "nnsnn",
     SOURCE: "n",
+    DEVICES: "s",
+    DISK_DATA: "snns",
 }
 #: An entry of a call: its first number is how many instructions it comes after the
 #: last one.
@@ -230,6 +234,8 @@ def _check_effect(
             raise Malformed(f"the entry at byte {where} is about a packet that is not there")
     elif kind == PACKET:
         totals.packet = size
+    elif kind == DISK_DATA and size not in (0, numbers[1]):
+        raise Malformed(f"the entry at byte {where} has {size} bytes of {numbers[1]}")
     elif kind == SOURCE and numbers[0] > totals.regions:
         raise Malformed(f"the entry at byte {where} names an unknown device")
     elif kind in (REGION, NEW_REGION):
