@@ -43,7 +43,9 @@ static void walk_node(Walk *w, uint64_t entry, uint64_t low, uint64_t high,
     unsigned slots = word == 8 ? (arange ? 80 : 128) : (arange ? 84 : 128);
     uint64_t node = entry & ~NODE_MASK;
 
-    if (depth > DEEPEST || kind < MAPLE_LEAF || kind > MAPLE_ARANGE) {
+    /* Nodes count too: hostile ones could branch without an end. */
+    if (depth > DEEPEST || kind < MAPLE_LEAF || kind > MAPLE_ARANGE
+        || ++w->visited > OS_MAX_MAPPINGS) {
         w->stop = w->broken = true;
         return;
     }
