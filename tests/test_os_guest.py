@@ -463,3 +463,56 @@ def test_hostile() -> None:
     out = run_case(case_hostile, 7, 1000)
     assert out["rounds"] == 1000
     assert out["answers"] > 1000 and out["errors"] > 10
+
+
+# ---- events ----
+
+
+def case_events() -> dict[str, Any]:
+    panda = boot()
+    out: dict[str, Any] = {"starts": [], "changes": 0, "names": []}
+
+    @panda.ppp("proc_start_linux", "on_rec_auxv")
+    def on_rec_auxv(cpu: Any, tb: Any, av: Any) -> None:
+        out["starts"].append(
+            {
+                "argv": [bytes(a.text).decode() for a in av.argv[: av.argc]],
+                "envc": av.envc,
+                "env": [bytes(a.text).decode() for a in av.envp[: min(av.envc, 20)]],
+                "execfn": av.execfn.decode(),
+                "entry": av.entry,
+                "pagesz": av.pagesz,
+                "ids": [av.uid, av.egid],
+                "name": panda.get_process_name(cpu),
+                "pid": panda.os.current.pid,
+                "maps": [m.path for m in panda.os.current.mappings()],
+            }
+        )
+
+    @panda.ppp("osi", "on_task_change")
+    def on_task_change(cpu: Any) -> None:
+        out["changes"] += 1
+        out["names"].append(panda.get_process_name(cpu))
+
+    def work() -> dict[str, Any]:
+        panda.run_serial_cmd("X=1 cat /etc/hostname 'a b'; ls / | head -n 1")
+        panda.disable_ppp("on_rec_auxv")
+        before = len(out["starts"])
+        panda.run_serial_cmd("ls /")
+        out["after"] = len(out["starts"]) - before
+        return out
+
+    return in_guest(panda, work)
+
+
+def test_events() -> None:
+    out = run_case(case_events)
+    starts = {s["name"]: s for s in out["starts"]}
+    assert [s["name"] for s in out["starts"]][0] == "cat"
+    assert {"cat", "ls", "head"} == set(starts)
+    cat = starts["cat"]
+    assert cat["argv"] == ["cat", "/etc/hostname", "a b"] and "X=1" in cat["env"]
+    assert cat["execfn"].endswith("cat") and cat["pagesz"] == 4096 and cat["ids"] == [0, 0]
+    assert cat["entry"] and any(path.endswith("cat") for path in cat["maps"])
+    assert out["changes"] > 6 and {"cat", "ls", "head", "bash"} <= set(out["names"])
+    assert out["after"] == 0

@@ -13,6 +13,8 @@
     _(hw_proc_id)                                                             \
     _(hypercaller)                                                            \
     _(mem_hooks)                                                              \
+    _(osi)                                                                    \
+    _(proc_start_linux)                                                       \
     _(stringsearch)                                                           \
     _(syscalls2)
 

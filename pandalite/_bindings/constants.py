@@ -11,6 +11,10 @@ PANDA_LIMIT_ADDRESSES = 64
 PANDA_PPP_WORDS = 10
 #: Longest name of a symbol or of what it is in, with its end.
 MAX_PATH_LEN = 256
+#: How many arguments, variables and bytes of each are kept.
+MAX_NUM_ARGS = 10
+MAX_NUM_ENV = 20
+MAX_AUXV_STRING = 256
 
 # enum PandaFaultKind
 PANDA_FAULT_NONE = 0

@@ -29,6 +29,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .callbacks import panda_cb
 from .structs import (
+    OsiProc,
+    OsiProcHandle,
+    OsiThread,
     PandaBatch,
     PandaCounter,
     PandaCoveredBlock,
@@ -344,6 +347,15 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_mem_hooks_remove_mem_hook": (c_int, (POINTER(memory_hooks_region),)),
     "panda_mem_hooks_enable_mem_hooking": (None, ()),
     "panda_mem_hooks_disable_mem_hooking": (None, ()),
+    "panda_osi_get_current_process": (POINTER(OsiProc), (POINTER(PandaCPU),)),
+    "panda_osi_get_process": (POINTER(OsiProc), (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_current_process_handle": (POINTER(OsiProcHandle), (POINTER(PandaCPU),)),
+    "panda_osi_get_current_thread": (POINTER(OsiThread), (POINTER(PandaCPU),)),
+    "panda_osi_get_process_pid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_process_ppid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_free_osiproc": (None, (POINTER(OsiProc),)),
+    "panda_osi_free_osiprochandle": (None, (POINTER(OsiProcHandle),)),
+    "panda_osi_free_osithread": (None, (POINTER(OsiThread),)),
     "panda_stringsearch_add_string": (c_bool, (c_char_p,)),
     "panda_stringsearch_remove_string": (c_bool, (c_char_p,)),
     "panda_stringsearch_reset_strings": (None, ()),
@@ -2064,6 +2076,72 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_mem_hooks_disable_mem_hooking(self) -> None:
         """Let no memory hook act; they stay."""
+
+    def panda_osi_get_current_process(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProc]:
+        """The process that runs, to be freed; NULL if it is not known."""
+
+    def panda_osi_get_process(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProc]:
+        """The process of a handle, to be freed; NULL if there is none."""
+
+    def panda_osi_get_current_process_handle(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProcHandle]:
+        """A handle of the process that runs, to be freed; NULL if it is not known."""
+
+    def panda_osi_get_current_thread(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiThread]:
+        """The thread that runs, to be freed; NULL if it is not known."""
+
+    def panda_osi_get_process_pid(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Number of a process; -1 if there is none."""
+
+    def panda_osi_get_process_ppid(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Number of its parent; -1 if there is none."""
+
+    def panda_osi_free_osiproc(
+        self,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_current_process() and get_process() gave."""
+
+    def panda_osi_free_osiprochandle(
+        self,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_current_process_handle() gave."""
+
+    def panda_osi_free_osithread(
+        self,
+        t: OsiThread | Array[OsiThread] | _Pointer[OsiThread] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_current_thread() gave."""
 
     def panda_stringsearch_add_string(self, text: CharPointer, /) -> bool:
         """Look for a text; one like "0a:0b:0c" is the bytes with these values.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_uint8, c_uint32, c_uint64
 from typing import TYPE_CHECKING, NamedTuple
 
-from .structs import PandaCPU, syscall_ctx_t, syscall_info_t
+from .structs import PandaCPU, PandaTB, auxv_values, syscall_ctx_t, syscall_info_t
 
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
@@ -82,6 +82,28 @@ PPP: dict[str, dict[str, PppCallback]] = {
     "hw_proc_id": {},
     "hypercaller": {},
     "mem_hooks": {},
+    "osi": {
+        "on_task_change": PppCallback(
+            "on_task_change",
+            "void",
+            ("cpu",),
+            ("PandaCPU *",),
+            CFUNCTYPE(None, POINTER(PandaCPU)),
+            "Another thread runs, or the running one has got a new program.",
+        ),
+    },
+    "proc_start_linux": {
+        "on_rec_auxv": PppCallback(
+            "on_rec_auxv",
+            "void",
+            ("cpu", "tb", "av"),
+            ("PandaCPU *", "PandaTB *", "auxv_values *"),
+            CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(auxv_values)),
+            "A program is about to begin: its memory is there, and nothing of it has "
+            "run.\n\n"
+            "The CPU is still in the kernel.",
+        ),
+    },
     "stringsearch": {
         "on_ssm": PppCallback(
             "on_ssm",
@@ -210,6 +232,18 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "enable_mem_hooking": "panda_mem_hooks_enable_mem_hooking",
         "disable_mem_hooking": "panda_mem_hooks_disable_mem_hooking",
     },
+    "osi": {
+        "get_current_process": "panda_osi_get_current_process",
+        "get_process": "panda_osi_get_process",
+        "get_current_process_handle": "panda_osi_get_current_process_handle",
+        "get_current_thread": "panda_osi_get_current_thread",
+        "get_process_pid": "panda_osi_get_process_pid",
+        "get_process_ppid": "panda_osi_get_process_ppid",
+        "free_osiproc": "panda_osi_free_osiproc",
+        "free_osiprochandle": "panda_osi_free_osiprochandle",
+        "free_osithread": "panda_osi_free_osithread",
+    },
+    "proc_start_linux": {},
     "stringsearch": {
         "add_string": "panda_stringsearch_add_string",
         "remove_string": "panda_stringsearch_remove_string",

@@ -969,6 +969,146 @@ memory_access_desc._fields_ = (
 )
 
 
+class OsiProcHandle(Structure):
+    """A process, by the addresses of its structures."""
+
+    taskd: int
+    asid: int
+
+    _fields_ = (
+        ("taskd", c_uint64),
+        ("asid", c_uint64),
+    )
+
+
+class OsiThread(Structure):
+    """A thread.
+
+    Fields:
+        pid: Process it belongs to.
+    """
+
+    pid: int
+    tid: int
+
+    _fields_ = (
+        ("pid", c_int32),
+        ("tid", c_int32),
+    )
+
+
+class OsiProc(Structure):
+    """A process; its name is freed with it.
+
+    Fields:
+        taskd: Address of its task_struct.
+        pgd: Its top page table; 0 for a kernel thread.
+        pages: Always NULL.
+    """
+
+    taskd: int
+    pgd: int
+    asid: int
+    pid: int
+    ppid: int
+    name: _Pointer[c_char]
+    pages: int | None
+    create_time: int
+
+    _fields_ = (
+        ("taskd", c_uint64),
+        ("pgd", c_uint64),
+        ("asid", c_uint64),
+        ("pid", c_int32),
+        ("ppid", c_int32),
+        ("name", POINTER(c_char)),
+        ("pages", c_void_p),
+        ("create_time", c_uint64),
+    )
+
+
+class auxv_string(Structure):
+    """An argument or variable, cut if it is longer."""
+
+    text: bytes
+
+    _fields_ = (("text", c_char * 256),)
+
+
+class auxv_values(Structure):
+    """What is on a program's first stack; 0 and "" where it says nothing.
+
+    Fields:
+        entry: First instruction of the program itself.
+        base: Where its interpreter, the dynamic linker, is.
+        program_header: Where the program's file begins in memory, by its program headers.
+    """
+
+    argc: int
+    argv_ptr_ptr: int
+    arg_ptr: Array[c_uint64]
+    argv: Array[auxv_string]
+    envc: int
+    env_ptr_ptr: int
+    env_ptr: Array[c_uint64]
+    envp: Array[auxv_string]
+    execfn_ptr: int
+    execfn: bytes
+    phdr: int
+    entry: int
+    ehdr: int
+    hwcap: int
+    hwcap2: int
+    pagesz: int
+    clktck: int
+    phent: int
+    phnum: int
+    base: int
+    flags: int
+    uid: int
+    euid: int
+    gid: int
+    egid: int
+    secure: bool
+    random: int
+    platform: int
+    program_header: int
+    minsigstksz: int
+
+    _fields_ = (
+        ("argc", c_int),
+        ("argv_ptr_ptr", c_uint64),
+        ("arg_ptr", c_uint64 * 10),
+        ("argv", auxv_string * 10),
+        ("envc", c_int),
+        ("env_ptr_ptr", c_uint64),
+        ("env_ptr", c_uint64 * 20),
+        ("envp", auxv_string * 20),
+        ("execfn_ptr", c_uint64),
+        ("execfn", c_char * 256),
+        ("phdr", c_uint64),
+        ("entry", c_uint64),
+        ("ehdr", c_uint64),
+        ("hwcap", c_uint64),
+        ("hwcap2", c_uint64),
+        ("pagesz", c_uint64),
+        ("clktck", c_uint64),
+        ("phent", c_uint64),
+        ("phnum", c_uint64),
+        ("base", c_uint64),
+        ("flags", c_uint64),
+        ("uid", c_uint64),
+        ("euid", c_uint64),
+        ("gid", c_uint64),
+        ("egid", c_uint64),
+        ("secure", c_bool),
+        ("random", c_uint64),
+        ("platform", c_uint64),
+        ("program_header", c_uint64),
+        ("minsigstksz", c_uint64),
+    )
+
+
 class syscall_info_t(Structure):
     """A system call, as its kernel declares it.
 
