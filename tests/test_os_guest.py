@@ -508,7 +508,7 @@ def case_events() -> dict[str, Any]:
 def test_events() -> None:
     out = run_case(case_events)
     starts = {s["name"]: s for s in out["starts"]}
-    assert [s["name"] for s in out["starts"]][0] == "cat"
+    assert next(s["name"] for s in out["starts"]) == "cat"
     assert {"cat", "ls", "head"} == set(starts)
     cat = starts["cat"]
     assert cat["argv"] == ["cat", "/etc/hostname", "a b"] and "X=1" in cat["env"]
