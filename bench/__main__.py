@@ -104,6 +104,22 @@ def listeners(rounds: int) -> None:
         print(f"| {which} | {r['ratio']:.3f} ({spread}) | {each} |", flush=True)
 
 
+def hooks(rounds: int) -> None:
+    """Hooks that never act."""
+    print("\n| guest command, 10,000 hooks that never act | CPU time / without | adding, s |")
+    print("|---|---|---|")
+    for load in ("shell loop", "200 programs"):
+        for where in ("kernel", "user"):
+            r = child("hooks_cost", load, where, rounds)
+            ratios = r["ratios"]
+            spread = f"{min(ratios):.3f}-{max(ratios):.3f}"
+            print(
+                f"| {load}, {r['hooks']} in the {where}'s code "
+                f"| {statistics.median(ratios):.3f} ({spread}) | {r['adding']:.2f} |",
+                flush=True,
+            )
+
+
 def syscalls(rounds: int) -> None:
     """System calls that are watched."""
     print("\n| `dd bs=1`, watched by | CPU time / without it, median (range) |")
@@ -144,10 +160,10 @@ def recordings(rounds: int) -> None:
     import tempfile
 
     print(
-        "\n| recorded command | live CPU s | recorded / live | replayed / live | file MB |"
-        " log bytes per 1,000 instructions | stall ms |"
+        "\n| recorded command | live CPU s | recorded / live | replayed / live |"
+        " replayed / live, wall | file MB | log bytes per 1,000 instructions | stall ms |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     for arch in ("x86_64", "arm"):
         for command in cases.RECORDED:
             with tempfile.TemporaryDirectory() as folder:
@@ -155,9 +171,10 @@ def recordings(rounds: int) -> None:
             live = statistics.median(r["live"])
             recorded = statistics.median(a / b for a, b in zip(r["recorded"], r["live"]))
             replayed = statistics.median(a / b for a, b in zip(r["replayed"], r["live"]))
+            wall = statistics.median(a / b for a, b in zip(r["replayed_wall"], r["live_wall"]))
             print(
                 f"| {arch}, {command} | {live:.2f} | {recorded:.2f} | {replayed:.2f} "
-                f"| {r['size'] / 1e6:.1f} | {r['log'] * 1000 / r['instructions']:.3f} "
+                f"| {wall:.2f} | {r['size'] / 1e6:.1f} | {r['log'] * 1000 / r['instructions']:.3f} "
                 f"| {r['stall'] * 1000:.0f} |",
                 flush=True,
             )
@@ -178,6 +195,9 @@ def main() -> int:
     if len(sys.argv) == 2 and sys.argv[1] == "recordings":
         recordings(3)
         return 0
+    if len(sys.argv) == 2 and sys.argv[1] == "hooks":
+        hooks(5)
+        return 0
     if len(sys.argv) == 2 and sys.argv[1] == "syscalls":
         syscalls(5)
         return 0
@@ -187,6 +207,7 @@ def main() -> int:
     events(5)
     filters(5)
     listeners(5)
+    hooks(5)
     syscalls(5)
     against_stock(pairs=5, rounds=3)
     recordings(3)

@@ -171,6 +171,53 @@ def disabled_cost(size: int, rounds: int) -> list[float]:
     return _with_guest(work)
 
 
+def hooks_cost(load: str, where: str, rounds: int) -> dict[str, Any]:
+    """CPU time with 10,000 hooks that never act, over that with none, in turn.
+
+    They are on pages with code that runs, between its instructions: those of the
+    kernel, or of the shell.
+    """
+    lines = {
+        "shell loop": COMMANDS["shell loop"].format(n=30000),
+        "200 programs": "i=0; while [ $i -lt 200 ]; do /bin/true; i=$((i+1)); done",
+    }
+
+    def work(panda: Any) -> dict[str, Any]:
+        line = lines[load]
+        starts: set[int] = set()
+        insns: set[int] = set()
+
+        @panda.cb_insn_translate(name="see")
+        def see(cpu: Any, pc: int) -> bool:
+            insns.add(pc)
+            if panda.in_kernel(cpu) == (where == "kernel"):
+                starts.add(pc)
+            return False
+
+        panda.run_serial_cmd(line, timeout=600)
+        panda.delete_callback("see")
+        taken = sorted(starts)
+        free = [pc + 1 for pc in taken if pc + 1 not in insns]
+        chosen = free[:: max(1, len(free) // 10000)][:10000]
+        panda.run_serial_cmd(line, timeout=600)
+        ratios, adding = [], []
+        for _ in range(rounds):
+            bare = _cost(panda, line)
+            begin = cpu_seconds()
+            made = [panda.add_hook(pc, lambda *_: None) for pc in chosen]
+            adding.append(cpu_seconds() - begin)
+            panda.run_serial_cmd(line, timeout=600)
+            ratios.append(_cost(panda, line) / bare)
+            for hook in made:
+                hook.disable()
+            panda.hook_list.clear()
+            panda.flush_tb()
+            panda.run_serial_cmd(line, timeout=600)
+        return {"ratios": ratios, "hooks": len(chosen), "adding": min(adding)}
+
+    return _with_guest(work)
+
+
 def calls(rounds: int) -> dict[str, float]:
     """Nanoseconds of calls made inside a before_block_exec callback."""
     import timeit
@@ -327,6 +374,9 @@ LISTENERS: dict[str, Callable[[Any, Callable[[Any], None]], Any]] = {
     "mem stream (pc, addr, size, value)": lambda p, f: p.stream(
         "mem", ("pc", "addr", "size", "value"), on_batch=f
     ),
+    "call stream (pc, target, depth)": lambda p, f: p.stream(
+        "call", ("pc", "target", "depth"), on_batch=f
+    ),
     "block counter": lambda p, f: p.counter("block"),
     "insn counter": lambda p, f: p.counter("insn"),
     "coverage, hits of blocks": lambda p, f: p.coverage(),
@@ -454,8 +504,10 @@ def recording(command: str, rounds: int, loop: int, folder: str, arch: str) -> d
     """What it costs to record a command, and to replay it.
 
     Costs are CPU seconds of all threads; the live ones, without a recording,
-    are taken in turn with the others. The snapshot at the start is compressed
-    before the command begins, and is not part of its cost.
+    are taken in turn with the others. Each is of the second time that the command
+    is run, recorded or replayed, so that no code has to be translated. The
+    snapshot at the start is compressed before, and is not part of a cost; nor is
+    loading it.
     """
     import time
 
@@ -463,42 +515,50 @@ def recording(command: str, rounds: int, loop: int, folder: str, arch: str) -> d
 
     panda = Panda(generic=arch)
     found: dict[str, Any] = {"live": [], "live_wall": [], "recorded": [], "replayed": []}
-    lengths: list[tuple[int, int]] = []
-
-    def cost(line: str) -> tuple[float, float]:
-        began, cpu = time.monotonic(), cpu_seconds()
-        panda.run_serial_cmd(line, timeout=600)
-        return cpu_seconds() - cpu, time.monotonic() - began
+    found.update(replayed_wall=[], whole=[])
+    lengths: list[tuple[int, int, int]] = []
 
     with _Server() as port:
         disk = {"arm": "/dev/vda", "aarch64": "/dev/vda"}.get(arch, "/dev/sda")
         line = RECORDED[command].format(loop=loop, disk=disk, port=port)
 
+        def cost() -> tuple[float, float]:
+            began, cpu = time.monotonic(), cpu_seconds()
+            panda.run_serial_cmd(line, timeout=600)
+            return cpu_seconds() - cpu, time.monotonic() - began
+
         @panda.queue_blocking
         def body() -> None:
             panda.revert_sync("root")
-            panda.run_serial_cmd(line, timeout=600)
             for i in range(rounds):
-                cpu, wall = cost(line)
+                cost()
+                cpu, wall = cost()
                 found["live"].append(cpu)
                 found["live_wall"].append(wall)
                 panda.record(f"{folder}/{i}")
                 time.sleep(4)
-                found["recorded"].append(cost(line)[0])
+                cost()
+                begin = panda.rr_get_guest_instr_count()
+                found["recorded"].append(cost()[0])
                 panda.end_record()
                 report = panda.record_report()
                 found["stall"] = report.stall
                 found["size"] = report.file_size
-                lengths.append((report.instructions, report.file_size))
+                lengths.append((begin, report.instructions, report.file_size))
             panda.end_analysis()
 
         panda.run()
     for i in range(rounds):
         cpu = cpu_seconds()
-        panda.run_replay(f"{folder}/{i}")
+        with panda.replay(f"{folder}/{i}", checkpoints=0) as replay:
+            replay.run_to(lengths[i][0])
+            middle, began = cpu_seconds(), time.monotonic()
+            replay.run()
+            found["replayed"].append(cpu_seconds() - middle)
+            found["replayed_wall"].append(time.monotonic() - began)
         # The wait before the command is replayed too, in no time.
-        found["replayed"].append(cpu_seconds() - cpu)
-    found["instructions"] = lengths[-1][0]
+        found["whole"].append(cpu_seconds() - cpu)
+    found["instructions"] = lengths[-1][1]
     found["log"] = _log_bytes(f"{folder}/{rounds - 1}.plrec")
     return found
 

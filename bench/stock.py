@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 import build_qemu  # noqa: E402
 from build_core import CoreBuild  # noqa: E402
-from project import BuildError, digest  # noqa: E402
+from project import BuildError, digest, native  # noqa: E402
 from toolchain import toolchain  # noqa: E402
 
 STUBS = Path(__file__).with_name("stock_stubs.c")
@@ -23,7 +23,7 @@ STUBS = Path(__file__).with_name("stock_stubs.c")
 
 def build(arch: str = "x86_64") -> Path:
     """Link the emulator, or find it in the build cache; returns its path."""
-    qemu = build_qemu.build(toolchain(), [arch])
+    qemu = build_qemu.build(toolchain(native()), [arch])
     core = CoreBuild(qemu, arch)
     stubs = core._object(STUBS)
     emulator = core.cache / f"stock-{arch}-{digest(qemu.base.name, stubs.name)}"

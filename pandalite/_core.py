@@ -31,6 +31,7 @@ _STATUS_ERRORS: dict[int, type[errors.PandaError]] = {
     PandaStatus.ERR_TIMEOUT: errors.TimeoutExpired,
     PandaStatus.ERR_UNSUPPORTED: errors.UnsupportedFeatureError,
     PandaStatus.ERR_RECORDING: errors.RecordingError,
+    PandaStatus.ERR_OS: errors.IntrospectionError,
 }
 
 
@@ -61,7 +62,6 @@ class PandaCore:
     bits: int
     endianness: str
     register_size: int
-    os: str | None
     os_type: str
     mem: str
     qcow: str | None

@@ -20,7 +20,7 @@ from ._bindings.callbacks import KINDS, CallbackKind, panda_cb
 from ._bindings.structs import PandaPythonApi, PandaPythonCallback
 from ._core import PandaCore
 from .errors import CallbackSignatureError, UnsupportedFeatureError
-from .filters import Flag, check_names, filter_of, new_flag
+from .filters import Flag, filter_of, new_flag
 from .utils import warn
 
 if TYPE_CHECKING:
@@ -256,13 +256,13 @@ class Callbacks(PandaCore):
             function: ``panda.callback.<kind>(fn)``, or the Python function.
             name: to refer to it; one that is taken is replaced, with a warning.
             enabled: whether it is called at once.
-            procname: not supported yet; ``asid=`` does what it is for.
+            procname: only while a process of this short name runs; a filter, too.
             filters: which events it is called for: ``pc``, ``addr``, ``asid``,
                 ``kernel``, ``every``, ``first``, ``once_per_block``, ``when``; see
                 :func:`pandalite.filters.make_filter`. C: ``panda_set_filter``.
 
         Raises:
-            UnsupportedFeatureError: ``before_loadvm``, or ``procname``.
+            UnsupportedFeatureError: ``before_loadvm``.
             CallbackSignatureError: the function takes other arguments.
             ValueError, TypeError: a filter makes no sense.
             StateError: there are too many filters (55).
@@ -271,7 +271,7 @@ class Callbacks(PandaCore):
         if not isinstance(function, CallbackFunction):
             function = callback(function)
         if procname is not None:
-            check_names(["procname"])
+            filters = {**filters, "procname": procname}
         wanted = filter_of(filters)
         kind = callback.kind
         if kind.name == "before_loadvm":

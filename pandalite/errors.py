@@ -21,6 +21,7 @@ __all__ = [
     "GuestReset",
     "GuestShutdown",
     "ImageError",
+    "IntrospectionError",
     "MachineError",
     "PandaError",
     "PluginError",
@@ -175,6 +176,10 @@ class ReplayDivergence(RecordingError):
 
 class GuestMemoryError(PandaError, ValueError):
     """Guest memory at that address cannot be read or written."""
+
+
+class IntrospectionError(PandaError, LookupError):
+    """The guest's operating system does not show what was asked for, or is not found."""
 
 
 class StateError(PandaError, RuntimeError):

@@ -9,12 +9,13 @@ the others let pass.
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Union
 
 from ._bindings.enums import PandaMode
 from ._bindings.structs import PandaFilter, PandaRange
-from .errors import StateError, UnsupportedFeatureError
+from .errors import StateError
 
 if TYPE_CHECKING:
     from ._bindings.loader import CoreLibrary
@@ -25,7 +26,7 @@ Range = Union["tuple[int, int]", range, int]
 _LIMIT = 1 << 64
 
 #: The names of the filters, for error messages.
-NAMES = ("pc", "addr", "asid", "kernel", "every", "first", "once_per_block", "when")
+NAMES = ("pc", "addr", "asid", "kernel", "every", "first", "once_per_block", "when", "procname")
 
 
 class Flag:
@@ -73,11 +74,6 @@ def new_flag(library: CoreLibrary, is_set: bool) -> Flag:
 def check_names(filters: Iterable[str]) -> None:
     """Refuse keyword arguments that are not filters; TypeError says which there are."""
     for name in filters:
-        if name == "procname":
-            raise UnsupportedFeatureError(
-                "procname= needs process introspection, which pandalite does not have yet: "
-                "use asid=, with what panda.current_asid(cpu) gives in that process"
-            )
         if name not in NAMES:
             raise TypeError(f"there is no filter {name!r}; there are: {', '.join(NAMES)}")
 
@@ -92,6 +88,7 @@ def make_filter(
     first: int | None = None,
     once_per_block: bool = False,
     when: Flag | None = None,
+    procname: str | bytes | None = None,
 ) -> PandaFilter | None:
     """Make the core's filter of Python arguments; None if nothing is asked for.
 
@@ -105,6 +102,9 @@ def make_filter(
         first: so many events, then none until the callback is enabled again.
         once_per_block: only the first event of each block of code.
         when: a :class:`Flag` that has to be set.
+        procname: short name of the process that runs, as :meth:`Panda.get_process_name`
+            says it (Linux: 15 bytes, what is longer is cut). Nothing passes until
+            the guest's kernel is found in memory.
 
     Raises:
         ValueError, TypeError: an argument makes no sense.
@@ -126,6 +126,10 @@ def make_filter(
         if not isinstance(when, Flag):
             raise TypeError(f"when={when!r} is not a flag: make one with panda.flag()")
         out.flag = when.number
+    if procname is not None:
+        if not isinstance(procname, (str, bytes)) or not procname:
+            raise TypeError(f"procname={procname!r} is not the name of a process")
+        out.procname = os.fsencode(procname)
     is_empty = not (
         out.n_pc
         or out.n_addr
@@ -135,6 +139,7 @@ def make_filter(
         or out.first
         or out.once_per_block
         or out.flag
+        or procname
     )
     return None if is_empty else out
 

@@ -178,10 +178,14 @@ class GdbServer:
 
     def _resume(self, rest: str) -> str:
         """``vCont;ACTION[:thread][;...]``: there is one thread."""
+        if rest[:1] == "r":
+            first, _, last = rest[1:].partition(";")[0].partition(":")[0].partition(",")
+            begin, end = int(first, 16), int(last, 16)
+            return self._moved(lambda: self._traveller.step_range(begin, end))
         return self._step(rest) if rest[:1] in "sS" else self._continue(rest)
 
     def _actions(self, rest: str) -> str:
-        return "vCont;c;C;s;S"
+        return "vCont;c;C;s;S;r"
 
     def _moved(self, move: Callable[[], Stop]) -> str:
         try:

@@ -15,15 +15,16 @@ from ._core import Cpu, Tb
 from .arch import make_arch
 from .compound import Compound
 from .coverage import Coverages
-from .errors import ImageError, StateError, UnsupportedFeatureError
+from .errors import ImageError, StateError
+from .hook_kinds import HookKinds
 from .lifecycle import firmware_directories
 from .limits import Limits
-from .plugins import Plugins
+from .osi import Osi
 from .replay import Replays
 from .serial import Serial
 from .snapshots import Snapshots
 from .streams import Streams
-from .unsupported import ARGUMENTS, Unsupported
+from .unsupported import Unsupported
 from .utils import progress
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ _instance: Panda | None = None
 _instance_lock = threading.Lock()
 
 
-class Panda(Plugins, Limits, Compound, Replays, Serial, Snapshots, Streams, Coverages, Unsupported):
+class Panda(
+    HookKinds, Limits, Compound, Osi, Replays, Serial, Snapshots, Streams, Coverages, Unsupported
+):
     """A guest machine inside this process.
 
     The machine is created by the first :meth:`run`. There can be one Panda per
@@ -48,7 +51,8 @@ class Panda(Plugins, Limits, Compound, Replays, Serial, Snapshots, Streams, Cove
             first serial port; enables the serial console.
         serial_kwargs: more arguments for the console, see
             :class:`pandalite.expect.Expect`.
-        os_version: not supported yet.
+        os_version: name of the guest's system, see :meth:`set_os_name`. Nothing depends
+            on it.
         qcow: path of a qcow2 disk image.
         os: kind of operating system, a word.
         generic: name of a guest of the catalogue (:mod:`pandalite.qcows`); sets
@@ -66,7 +70,7 @@ class Panda(Plugins, Limits, Compound, Replays, Serial, Snapshots, Streams, Cove
 
     Raises:
         UnknownArchitectureError, UnknownImageError, ImageError,
-        CoreLibraryError, UnsupportedFeatureError, MachineError (a file that is
+        CoreLibraryError, , MachineError (a file that is
         not there), StateError (the process has a Panda), ValueError.
     """
 
@@ -87,18 +91,11 @@ class Panda(Plugins, Limits, Compound, Replays, Serial, Snapshots, Streams, Cove
         biospath: str | PathLike[str] | None = None,
         plugin_path: str | PathLike[str] | None = None,
     ) -> None:
-        given = {
-            "os_version": os_version,
-        }
-        for name, value in given.items():
-            if value:
-                raise UnsupportedFeatureError(
-                    f"Panda({name}=...): pandalite does not have {ARGUMENTS[name]} yet"
-                )
         words = arguments.split_extra_args(extra_args)
         self.cdrom = None
-        self.os = None
         self.os_type = os
+        if os_version:
+            self.set_os_name(os_version)
         self._disk_interface = ""
         byte_order: str | None = None
         if generic is not None:
@@ -202,6 +199,8 @@ class Panda(Plugins, Limits, Compound, Replays, Serial, Snapshots, Streams, Cove
         self._init_callbacks()
         self._init_streams()
         self._init_plugins(plugin_path)
+        self._init_hooks()
+        self._init_hook_kinds()
         self._init_memory()
         self._init_lifecycle()
         self.arch = make_arch(self)

@@ -6,10 +6,14 @@ import ctypes
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .errors import PluginError
 from .ppp import Ppp
+
+if TYPE_CHECKING:
+    from .panda import Panda
+    from .replay_plugins import PythonPlugin
 
 
 class Plugin:
@@ -52,24 +56,29 @@ class Plugin:
         return f"<plugin {self.name}>"
 
 
-class LoadedPlugins(Mapping[str, Plugin]):
+class LoadedPlugins(Mapping[str, Any]):
     """The loaded plugins by name; asking for one that is not loaded loads it."""
 
     def __init__(self, panda: Plugins) -> None:
         self._panda = panda
         self._made: dict[str, Plugin] = {}
 
-    def __getitem__(self, name: str) -> Plugin:
+    def __getitem__(self, name: str) -> Any:
         self._panda._need_plugin(name, autoload=True)
+        if name in self._panda._python_plugins:
+            return self._panda._python_plugins[name]
         if name not in self._made:
             self._made[name] = Plugin(self._panda, name)
         return self._made[name]
 
     def __contains__(self, name: object) -> bool:
         loaded = self._panda.libpanda.panda_plugin_is_loaded
-        return isinstance(name, str) and bool(loaded(name.encode()))
+        return isinstance(name, str) and (
+            name in self._panda._python_plugins or bool(loaded(name.encode()))
+        )
 
     def __iter__(self) -> Iterator[str]:
+        yield from self._panda._python_plugins
         number = 0
         while name := self._panda.libpanda.panda_plugin_name(number):
             yield name.decode()
@@ -85,8 +94,8 @@ class LoadedPlugins(Mapping[str, Plugin]):
 class Plugins(Ppp):
     """The part of Panda for C plugins."""
 
-    #: The loaded plugins by name; ``panda.plugins["x"]`` loads x if it is not loaded.
-    plugins: LoadedPlugins
+    #: Loaded plugins in Python.
+    _python_plugins: dict[str, PythonPlugin]
     #: Where plugins are looked for that are not built in.
     plugin_path: str | None
 
@@ -94,7 +103,13 @@ class Plugins(Ppp):
         self._init_ppp()
         given = plugin_path or os.environ.get("PANDA_PLUGIN_DIR")
         self.plugin_path = None if given is None else os.fspath(given)
-        self.plugins = LoadedPlugins(self)
+        self._loaded_plugins = LoadedPlugins(self)
+        self._python_plugins = {}
+
+    @property
+    def plugins(self) -> LoadedPlugins:
+        """The loaded plugins by name; ``panda.plugins["x"]`` loads x if need be."""
+        return self._loaded_plugins
 
     def get_plugin_path(self) -> str | None:
         """The directory plugins are looked for in that are not built in; None: none."""
@@ -117,6 +132,12 @@ class Plugins(Ppp):
         """
         self._check_process()
         plugin, path = self._find_plugin(os.fspath(name))
+        if plugin in self._python_plugins:
+            return
+        if path is None and plugin in (known := _python()):
+            given = dict(word.partition("=")[::2] for word in _words(args))
+            self._python_plugins[plugin] = known[plugin](cast("Panda", self), given)
+            return
         words = [word.encode() for word in _words(args)]
         array = (ctypes.c_char_p * len(words))(*words)
         status = self.libpanda.panda_plugin_load(
@@ -135,6 +156,9 @@ class Plugins(Ppp):
         Raises:
             ValueError: it is not loaded.
         """
+        if name in self._python_plugins:
+            self._python_plugins.pop(name).unload()
+            return
         status = self.libpanda.panda_plugin_unload(name.encode())
         if status < 0:
             raise self._refusal(status)
@@ -142,10 +166,12 @@ class Plugins(Ppp):
     def unload_plugins(self) -> None:
         """Unload all plugins, the last loaded first, and delete all callbacks."""
         self.delete_callbacks()
-        self.libpanda.panda_plugins_unload()
+        self._end_plugins()
 
     def _end_plugins(self) -> None:
         """The run ends: so does the work of plugins."""
+        while self._python_plugins:
+            self._python_plugins.popitem()[1].unload()
         self.libpanda.panda_plugins_unload()
 
     def builtin_plugins(self) -> dict[str, str]:
@@ -153,6 +179,7 @@ class Plugins(Ppp):
         found: dict[str, str] = {}
         while name := self.libpanda.panda_plugin_builtin(len(found)):
             found[name.decode()] = (self.libpanda.panda_plugin_purpose(name) or b"").decode()
+        found.update({name: plugin.purpose for name, plugin in _python().items()})
         return found
 
     def _need_plugin(self, name: str, autoload: bool) -> None:
@@ -179,6 +206,12 @@ class Plugins(Ppp):
         builtin = ", ".join(self.builtin_plugins()) or "none"
         file = "" if self.plugin_path is None else f"; {self.plugin_path} has no panda_{name}.so"
         raise ValueError(f"there is no plugin {name}: built in are {builtin}{file}")
+
+
+def _python() -> dict[str, type[PythonPlugin]]:
+    from .replay_plugins import PLUGINS
+
+    return PLUGINS
 
 
 def _words(args: Mapping[str, Any] | list[str] | None) -> list[str]:

@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
+from ._bindings.constants import PANDA_PPP_WORDS
+from ._bindings.enums import PandaPppKind
+from ._bindings.structs import PandaPythonCallback
 from .callbacks import Callbacks, _as_int, _raise
 from .errors import CallbackSignatureError, PluginError
 from .utils import warn
@@ -58,6 +61,17 @@ _SPELLINGS = {
     "const char *": "str",
     "char *": "str",
     "void": "void",
+}
+
+
+#: What the core makes of an argument without ctypes.
+_KINDS: dict[str, int] = {
+    **{
+        kind: getattr(PandaPppKind, kind.upper())
+        for kind in TYPES
+        if kind.upper() in PandaPppKind.__members__
+    },
+    "ptr": PandaPppKind.U64,
 }
 
 
@@ -179,6 +193,16 @@ class PppFunction:
                 arguments.append(param)
         call = f"fn({', '.join(arguments)})"
         result = signature.result
+        #: Its arguments as the core can make them itself, or None: it calls ``pointer``.
+        self.kinds: bytes | None = None
+        if (
+            panda._core_knows_python
+            and result in ("void", "bool")
+            and len(params) < PANDA_PPP_WORDS
+        ):
+            kinds = [_KINDS.get(kind) for _, kind in signature.args if isinstance(kind, str)]
+            if len(kinds) == len(params) and None not in kinds:
+                self.kinds = bytes(kind for kind in kinds if kind is not None)
         restype = TYPES[result] if isinstance(result, str) else result
         if restype is None:
             statement = call
@@ -245,10 +269,15 @@ class Ppp(Callbacks):
                 self.disable_ppp(chosen)
             self.plugin_register_count += 1
             handle = self.plugin_register_count
-            pointer = ctypes.cast(made.pointer, self._ppp_void)
-            status = self.libpanda.panda_ppp_add(
-                plugin_name.encode(), attr.encode(), handle, pointer
-            )
+            where = plugin_name.encode(), attr.encode(), handle
+            if made.kinds is not None:
+                target = PandaPythonCallback(id(function), id(self.cpu), id(self.tb), None)
+                status = self.libpanda.panda_ppp_add_python(
+                    *where, target, made.kinds, len(made.kinds)
+                )
+            else:
+                pointer = ctypes.cast(made.pointer, self._ppp_void)
+                status = self.libpanda.panda_ppp_add(*where, pointer)
             if status < 0:
                 raise PluginError(str(self._error(status)))
             self.ppp_registered_cbs[chosen] = {

@@ -156,7 +156,12 @@ class RecordReplay(Lifecycle, Serial, Snapshots):
         return self.libpanda.panda_rr_count()
 
     def set_complete_rr_snapshot(self) -> None:
-        """Accepted for PyPANDA's sake: recordings always hold all of the machine."""
+        """Make complete recordings from now on, whose replays can be left to live on.
+
+        They have the state of all devices every 20 ms, and what is written to
+        disks; see :meth:`Replay.go_live`.
+        """
+        self.libpanda.panda_record_complete(True)
 
     def record_report(self) -> recordings.Report:
         """Facts about the recording or replay that is made, or was made last."""

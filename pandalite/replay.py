@@ -48,8 +48,11 @@ class Replay:
     and memory can be read. A context manager; :meth:`close` ends it.
     """
 
-    def __init__(self, panda: RecordReplay, path: Path, budget: int) -> None:
+    def __init__(
+        self, panda: RecordReplay, path: Path, budget: int, allow_writes: bool = False
+    ) -> None:
         self._panda = panda
+        self._keeps_checkpoints = budget > 0
         self._closed = False
         #: It has ended; the CPU may be halted and must not be run.
         self._at_end = False
@@ -60,7 +63,12 @@ class Replay:
             panda._check(status)
             panda._check(panda.libpanda.panda_replay_stop_at(0))
 
-        self._run(begin)
+        panda.libpanda.panda_replay_allow_writes(allow_writes)
+        try:
+            self._run(begin)
+        except BaseException:
+            panda.libpanda.panda_replay_allow_writes(False)
+            raise
 
     def _run(self, before: Any, quiet: bool = False) -> PandaRunResult:
         panda = self._panda
@@ -213,8 +221,11 @@ class Replay:
 
         Raises:
             GuestMemoryError: nothing is mapped at the virtual address.
+            StateError: the replay keeps no checkpoints.
         """
         self._check_open()
+        if not self._keeps_checkpoints:
+            raise StateError("this replay keeps no checkpoints (checkpoints=0)")
         here = end = self.instructions
         panda = self._panda
         target = address
@@ -289,10 +300,55 @@ class Replay:
         self._panda._check(lib.panda_replay_cut(path, end, length))
         return first, first + length.value
 
+    def go_live(self) -> int:
+        """Leave the replay: from here on the machine lives, with the next ``panda.run()``.
+
+        It goes back to the last moment before this place at which the state of
+        the devices was recorded, at most some 20 ms away, and writes to the disks
+        what was written to them by then. So the recording must be a complete one
+        (:meth:`Panda.set_complete_rr_snapshot`), and the machine must have the
+        disks that were recorded, as they were when the recording began.
+        Connections of the guest's network are not there any more.
+
+        Returns:
+            The place, in instructions.
+
+        Raises:
+            StateError: the recording has no such moment before this place; the
+                disks are others; the replay keeps no checkpoints, and is past it.
+            ReplayDivergence, and whatever :meth:`Panda.run` raises.
+        """
+        here = self.instructions
+        panda, lib = self._panda, self._panda.libpanda
+        panda._check(lib.panda_replay_check_disks())
+        writes: list[tuple[str, int, bytes]] = []
+        # What was written by the last of these moments.
+        place, count = -1, 0
+        for entry in recordings.read_log(self.path):
+            if entry.instructions > here:
+                break
+            if entry.kind == "devices":
+                place, count = entry.instructions, len(writes)
+            elif entry.kind == "data":
+                writes.append((entry.device, entry.facts["offset"], entry.facts["bytes"]))
+        if place < 0:
+            raise StateError("the devices' state was not recorded before this place")
+        self.seek(place - 1)
+        self.run_to(place)
+        for device, offset, data in writes[:count]:
+            panda._check(lib.panda_replay_write_disk(device.encode(), offset, data, len(data)))
+        panda._check(lib.panda_replay_go_live())
+        self._end()
+        return place
+
+    def _end(self) -> None:
+        self._closed = True
+        self._panda.libpanda.panda_replay_allow_writes(False)
+
     def close(self) -> None:
         """End the replay; the machine is reset."""
         if not self._closed:
-            self._closed = True
+            self._end()
             if self._panda._replaying():
                 self._panda._check(self._panda.libpanda.panda_replay_end())
 
@@ -321,23 +377,54 @@ def _bytes(budget: int | str) -> int:
 class Replays(RecordReplay):
     """The part of Panda that makes replays under control."""
 
-    def replay(self, name: str | PathLike[str], checkpoints: int | str = "2G") -> Replay:
+    #: See :class:`pandalite.plugins.Plugins`.
+    _python_plugins: dict[str, Any]
+
+    def run_replay(self, replaypfx: str | PathLike[str], *, allow_writes: bool = False) -> None:
+        """Replay a recording to its end; see :meth:`RecordReplay.run_replay`.
+
+        With the plugin ``scissors`` loaded, cut it instead.
+        """
+        scissors = self._python_plugins.get("scissors")
+        if scissors is None:
+            super().run_replay(replaypfx, allow_writes=allow_writes)
+            return
+        try:
+            with self.replay(replaypfx) as replay:
+                scissors.cut(replay)
+        finally:
+            self._end_plugins()
+
+    def replay(
+        self,
+        name: str | PathLike[str],
+        checkpoints: int | str | None = None,
+        *,
+        allow_writes: bool = False,
+    ) -> Replay:
         """Load a recording and stand at its beginning; see :class:`Replay`.
 
         Args:
             name: the recording, as for :meth:`record`.
             checkpoints: memory that checkpoints may take, in bytes or like
-                ``"2G"``. The more, the quicker it goes back.
+                ``"2G"``, which is the default; that of the plugin ``checkpoint``,
+                if it is loaded, is another. The more, the quicker it goes back;
+                0: none are kept, and it only goes forward.
+            allow_writes: registers and memory may be written, which makes it
+                another execution; see :meth:`run_replay`.
 
         Raises:
             ValueError: there is no such recording, or a bad size.
             RecordingError: it is damaged, of another machine, or of PANDA.
         """
         path = recordings.existing(name)
+        if checkpoints is None:
+            plugin = self._python_plugins.get("checkpoint")
+            checkpoints = "2G" if plugin is None else str(plugin.space)
         budget = _bytes(checkpoints)
-        if budget < 1 << 20:
-            raise ValueError(f"checkpoints={checkpoints!r}: at least 1M")
-        return Replay(self, path, budget)
+        if 0 < budget < 1 << 20:
+            raise ValueError(f"checkpoints={checkpoints!r}: 0, or at least 1M")
+        return Replay(self, path, budget, allow_writes)
 
 
 __all__ = ["RecordingError", "Replay", "Replays", "Write"]

@@ -122,6 +122,28 @@ class Traveller:
                 return self._arrive(notes.hit, forward=True)
         return Stop("end" if self._replay.instructions == here else "step")
 
+    def step_range(self, begin: int, end: int) -> Stop:
+        """Execute one instruction, and more as long as the next is in a range.
+
+        Args:
+            begin: address of the range's first byte.
+            end: address behind its last byte.
+        """
+        looked = time.monotonic()
+        while True:
+            stop = self.step()
+            pc = self._replay.pc
+            if stop.reason != "step" or not begin <= pc < end:
+                return stop
+            if pc in self.breakpoints:
+                return Stop("break")
+            if self._replay.instructions in self.counts:
+                return Stop("count")
+            if time.monotonic() - looked > PATIENCE:
+                if self._interrupted():
+                    return Stop("interrupt")
+                looked = time.monotonic()
+
     def step_back(self) -> Stop:
         """Take one instruction back."""
         here = self._replay.instructions

@@ -13,37 +13,10 @@ from .errors import UnsupportedFeatureError
 #: Feature -> the methods of Panda that need it.
 FEATURES: dict[str, tuple[str, ...]] = {
     "pandalogs": ("set_pandalog",),
-    "operating system introspection": (
-        "get_current_process",
-        "get_process_name",
-        "get_processes",
-        "get_processes_dict",
-        "get_mappings",
-        "get_mapping_by_addr",
-        "get_file_name",
-        "set_os_name",
-        "get_os_family",
-        "get_id",
-    ),
-    "hooks": (
-        "hook",
+    "hooks of symbols": (
         "hook_symbol",
         "hook_symbol_resolution",
         "get_best_matching_symbol",
-        "hook2",
-        "hook2_single_insn",
-        "enable_hook2",
-        "disable_hook2",
-        "hook_mem",
-        "hook_phys_mem_read",
-        "hook_phys_mem_write",
-        "hook_virt_mem_read",
-        "hook_virt_mem_write",
-        "hypercall",
-        "disable_hypercall",
-        "set_breakpoint",
-        "clear_breakpoint",
-        "callstack_callers",
     ),
     "taint analysis": (
         "taint_enabled",
@@ -88,16 +61,14 @@ FEATURES: dict[str, tuple[str, ...]] = {
 }
 
 #: Constructor arguments whose feature is not there yet.
-ARGUMENTS: dict[str, str] = {
-    "os_version": "operating system introspection",
-}
+ARGUMENTS: dict[str, str] = {}
 
 #: Attributes of PyPANDA's Panda that are not there: name -> why, and what instead.
 ATTRIBUTES: dict[str, str] = {
     "ffi": "cffi is not used: structures are ctypes objects, read as attributes",
     "C": "cffi is not used: libc is ctypes.CDLL(None)",
     "pyplugins": "PyPlugins are not there yet",
-    "cosi": "operating system introspection is not there yet",
+    "cosi": "use panda.os, which needs no table of symbols",
     "qlog": "control of QEMU's log is not there yet: use extra_args=['-d', ...]",
 }
 

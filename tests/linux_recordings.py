@@ -42,14 +42,7 @@ def test_traces_are_equal(arch: str, tmp_path: Path) -> None:
         assert run_case(replay, arch, path, True, timeout=400) == recorded
 
 
-#: A checkpoint does not have all of a MIPS CPU's state yet (docs/record-replay.md).
-LACKING = pytest.mark.xfail(reason="going back is not exact on MIPS at all places", strict=False)
-
-
-@pytest.mark.parametrize(
-    "arch",
-    [pytest.param(arch, marks=LACKING) if arch.startswith("mips") else arch for arch in MACHINES],
-)
+@pytest.mark.parametrize("arch", MACHINES)
 def test_seek(arch: str, tmp_path: Path) -> None:
     path = str(tmp_path / "x")
     recorded = run_case(record_commands, built(arch), path, LONGER, timeout=400)

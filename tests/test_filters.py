@@ -165,6 +165,103 @@ def test_filters(arch):
             assert bool(wanted) == (name not in ("nothing", "other asid")), f"{kind} {name}"
 
 
+#: One callback of each kind, so that generated code decides all of its filter itself.
+MEMORY_KINDS = (
+    "virt_mem_before_read",
+    "virt_mem_after_read",
+    "virt_mem_before_write",
+    "virt_mem_after_write",
+)
+
+#: The range of `addr` is filled in: it depends on the guest.
+MEMORY_FILTERS: tuple[dict[str, Any], ...] = (
+    {"addr": ()},
+    {"every": 3},
+    {"once_per_block": True},
+    {"addr": (), "every": 2},
+)
+
+
+def case_memory_filters(
+    arch: str, elf_path: str, turn: int | None, middle: int
+) -> dict[str, list[Any]]:
+    """Accesses a callback of each kind gets: unfiltered, or each with another filter."""
+    elf = Path(elf_path)
+    symbols = symbols_of(elf)
+    got: dict[str, list[Any]] = {}
+    block = [0]
+    stopped: list[bool] = []
+    with tempfile.NamedTemporaryFile() as serial:
+        words = [*build_baremetal.machine_words(arch, elf), "-serial", f"file:{serial.name}"]
+        panda = Panda(arch=arch, mem="64M", extra_args=words)
+
+        def register(kind: str, spec: dict[str, Any]) -> None:
+            got[kind] = []
+
+            def note(pc: int, addr: int) -> None:
+                if not stopped:
+                    got[kind].append([pc, addr, block[0]])
+
+            if kind == "virt_mem_before_read":
+
+                def function(cpu: Any, pc: int, addr: int, size: int) -> None:
+                    note(pc, addr)
+            else:
+
+                def function(cpu: Any, pc: int, addr: int, size: int, buf: Any) -> None:
+                    note(pc, addr)
+
+            getattr(panda, f"cb_{kind}")(function, name=kind, enabled=False, **spec)
+
+        @panda.cb_before_block_exec(enabled=False)
+        def begin(cpu: Any, tb: Any) -> None:
+            block[0] = tb.pc
+
+        for number, kind in enumerate(MEMORY_KINDS):
+            spec: dict[str, Any] = {}
+            if turn is not None:
+                spec = dict(MEMORY_FILTERS[(number + turn) % len(MEMORY_FILTERS)])
+                if "addr" in spec:
+                    spec["addr"] = (0, middle)
+            register(kind, spec)
+
+        @panda.cb_before_block_translate
+        def start(cpu: Any, pc: int) -> None:
+            if pc == symbols["self_test_user"]:
+                panda.enable_all_callbacks()
+                panda.disable_callback("start")
+
+        @panda.cb_before_block_exec(name="stop", enabled=False, pc=symbols["power_off"])
+        def stop(cpu: Any, tb: Any) -> None:
+            stopped.append(True)
+            panda.end_analysis()
+
+        panda.run()
+        got["text"] = [serial.read().decode()]
+    return got
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_filters_of_memory(arch):
+    elf = str(build_baremetal.build(arch))
+    whole = run_case(case_memory_filters, arch, elf, None, 0)
+    addresses = sorted(addr for kind in MEMORY_KINDS for _, addr, _ in whole[kind])
+    middle = addresses[len(addresses) // 2]
+    for turn in range(len(MEMORY_FILTERS)):
+        found = run_case(case_memory_filters, arch, elf, turn, middle)
+        assert found["text"][0].endswith("user ok\ndone\n"), found["text"]
+        for number, kind in enumerate(MEMORY_KINDS):
+            spec = MEMORY_FILTERS[(number + turn) % len(MEMORY_FILTERS)]
+            wanted = [e for e in whole[kind] if "addr" not in spec or e[1] < middle]
+            if "once_per_block" in spec:
+                first = {e[2]: e for e in reversed(wanted)}
+                wanted = [e for e in wanted if first.get(e[2]) is e]
+            every = spec.get("every", 1)
+            wanted = wanted[every - 1 :: every]
+            assert found[kind] == wanted, f"{kind} {spec}"
+            assert 0 < len(wanted) < len(whole[kind]), f"{kind} {spec}"
+
+
 def case_linux(arch: str) -> dict[str, Any]:
     """Address spaces, accessed addresses and flags, in a guest with processes."""
     panda = boot(arch)

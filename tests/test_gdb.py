@@ -8,6 +8,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections import defaultdict
 from pathlib import Path
@@ -294,6 +295,21 @@ def case_protocol(path: str, directory: str) -> dict[str, str]:
                 answers[text] = ask(text)
             for text in ("m1,4", "m", "qRcmd,7a", "when", "bs", "vSomething", "qfThreadInfo"):
                 answers[text] = ask(text)
+            # A range that is left at once, and one that is not.
+            answers["stepped"] = ask("vCont;r0,1:1;c")
+            pcs = [ask("p10")]
+            for _ in range(60):
+                ask("s")
+                pcs.append(ask("p10"))
+            ask("bs")
+            target = bytes.fromhex(next(pc for pc in pcs[20:] if pc not in pcs[:20]))[::-1].hex()
+            for _ in range(59):
+                ask("bs")
+            ask("qSupported:hwbreak+")
+            ask(f"Z1,{target},1")
+            answers["ranged"] = ask("vCont;r0,ffffffffffffffff:1;c")
+            answers["range"] = bytes.fromhex(ask("when")).decode()
+            ask(f"z1,{target},1")
             answers["interrupted"] = ask("c", after=b"\x03")
             answers["place"] = bytes.fromhex(ask("when")).decode()
             answers["g"] = ask("g")
@@ -319,7 +335,11 @@ def test_protocol(tmp_path: Path) -> None:
     answers = run_case(case_protocol, path, str(tmp_path))
     assert answers["?"] == "T05thread:1;"
     assert "ReverseStep+;ReverseContinue+;qXfer:features:read+" in answers["qSupported:swbreak+"]
-    assert answers["vCont?"] == "vCont;c;C;s;S"
+    assert answers["vCont?"] == "vCont;c;C;s;S;r"
+    assert answers["stepped"] == "T05thread:1;"
+    # All instructions are in this range, but the breakpoint's is met first.
+    assert answers["ranged"] == "T05hwbreak:;thread:1;"
+    assert int(answers["range"]) > 1
     for text in ("G00", "P0=00", "M0,1:00"):
         assert answers[text] == "E.a replay is read-only"
     assert answers["m1,4"] == "E0e"
@@ -332,6 +352,24 @@ def test_protocol(tmp_path: Path) -> None:
     assert int(answers["place"]) < int(answers["total"]) // 2
     # 16 general ones and the pc, eflags and segments, x87, two bases.
     assert len(answers["g"]) == 2 * (17 * 8 + 7 * 4 + 8 * 10 + 8 * 4 + 2 * 8)
+
+
+def test_command(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    run_case(record_commands, "x86_64", path, ["echo"])
+    words = [sys.executable, "-m", "pandalite", "replay", path, "--gdb", str(tmp_path / "gdb")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as command:
+        assert command.stdout is not None
+        said = command.stdout.readline()
+        assert said == f"in gdb: target remote {tmp_path / 'gdb'}\n"
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(tmp_path / "gdb"))
+            packets = Packets(connection)
+            packets.send("?")
+            assert packets.receive() == b"T05thread:1;"
+            packets.send("D")
+            assert packets.receive() == b"OK"
+    assert command.returncode == 0
 
 
 def case_refused(arch: str) -> str:

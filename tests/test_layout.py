@@ -22,8 +22,11 @@ from ctools import INCLUDE, ROOT, compile_c, compiler, load_tool
 
 from pandalite._bindings import callbacks, constants, functions, loader, structs
 
+#: Those of the bindings.
 HEADERS = sorted(
-    path.relative_to(INCLUDE / "panda").as_posix() for path in (INCLUDE / "panda").rglob("*.h")
+    path.relative_to(INCLUDE / "panda").as_posix()
+    for path in (INCLUDE / "panda").rglob("*.h")
+    if path.name not in ("plugin.h", "plugin_plugin.h")
 )
 PROLOGUE = "".join(f'#include "panda/{name}"\n' for name in HEADERS)
 

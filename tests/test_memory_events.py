@@ -56,7 +56,11 @@ PROGRAM = [
 ]
 
 
-def case_accesses(arch):
+#: Filters that let all that is looked at pass, after generated code has asked.
+FILTERS = [{}, {"addr": (0x8000, 0xA000)}]
+
+
+def case_accesses(arch, filtered):
     from registers_child import CODE, bare_machine, run_to
 
     code = b"".join(part for part, _ in PROGRAM)
@@ -83,15 +87,16 @@ def case_accesses(arch):
                         note(kind, cpu, pc, addr, size, buf)
 
                 # inspect.signature would count the default argument, too.
-                getattr(panda, f"cb_{kind}")(function, name=kind)
+                getattr(panda, f"cb_{kind}")(function, name=kind, **FILTERS[filtered])
 
     run_to(panda, end)
     return events
 
 
+@pytest.mark.parametrize("filtered", [0, 1])
 @pytest.mark.parametrize("arch", ARCHES)
-def test_accesses(arch):
-    events = run_case(case_accesses, arch)
+def test_accesses(arch, filtered):
+    events = run_case(case_accesses, arch, filtered)
     expected = []
     offset = 0
     for part, accesses in PROGRAM:
@@ -117,7 +122,7 @@ def offset_of(index):
     return sum(len(part) for part, _ in PROGRAM[:index])
 
 
-def case_changed_store(arch):
+def case_changed_store(arch, filtered):
     from registers_child import CODE, bare_machine, run_to
 
     # mov dword [0x8000], 0x11223344; mov eax, [0x8000]
@@ -125,12 +130,12 @@ def case_changed_store(arch):
     panda = bare_machine(arch, code)
     result = {}
 
-    @panda.cb_virt_mem_before_write
+    @panda.cb_virt_mem_before_write(**FILTERS[filtered])
     def change(cpu, pc, addr, size, buf):
         if addr == 0x8000:
             buf[0] = 0x99
 
-    @panda.cb_virt_mem_after_write
+    @panda.cb_virt_mem_after_write(**FILTERS[filtered])
     def written(cpu, pc, addr, size, buf):
         if addr == 0x8000:
             result["event"] = bytes(buf[0:size]).hex()
@@ -143,10 +148,11 @@ def case_changed_store(arch):
     return result
 
 
+@pytest.mark.parametrize("filtered", [0, 1])
 @pytest.mark.parametrize("arch", ARCHES)
-def test_changed_store(arch):
+def test_changed_store(arch, filtered):
     """What a before-write callback puts into the buffer is what is stored."""
-    assert run_case(case_changed_store, arch) == {
+    assert run_case(case_changed_store, arch, filtered) == {
         "event": "99332211",
         "memory": "99332211",
         "eax": 0x11223399,

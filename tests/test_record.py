@@ -19,6 +19,7 @@ from replays import Trace, record_commands, record_from_snapshot, replay, report
 
 from pandalite._bindings.arches import ARCHITECTURES
 from pandalite.errors import GuestReset, GuestShutdown
+from pandalite.recordings import devices
 
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -402,7 +403,7 @@ def test_manifest(tmp_path: Path) -> None:
         end = json.loads(archive.read("end.json"))
     assert manifest["format"] == "pandalite-recording"
     assert manifest["arch"] == "x86_64"
-    assert manifest["version"][0] == 1
+    assert manifest["version"][0] == 2
     assert end["instructions"] == recorded["instructions"]
     assert int(end["ram_digest"], 16) == recorded["ram_digest"]
 
@@ -471,6 +472,13 @@ def test_transfers(tmp_path: Path) -> None:
     work = "dd if=/dev/sda of=/dev/null bs=4k skip=16 count=1; ping -c 1 10.0.2.2; echo fi''sh"
     recorded = run_case(record_commands, "x86_64", path, [work])
     found = run_case(case_transfers, path)
+    by_name = {d.name: d for d in devices(path)}
+    # Who wrote to memory is known of all of it: the disk, and the network card.
+    assert "" not in by_name or not by_name[""].memory_writes
+    wrote = [d.memory_bytes for d in by_name.values() if d.memory_writes]
+    assert len(wrote) >= 2 and max(wrote) >= 4096
+    assert sum(d.memory_bytes for d in by_name.values()) == found["dma"][1]
+    assert by_name["pandalite-serial"].sent > 0
     assert recorded["instructions"] > 0
     assert any(source == 16 * 4096 for _, source, _, _ in found["reads"])
     assert found["dma"][0] > 10

@@ -17,14 +17,22 @@ from recording_files import pack
 
 from pandalite import DamagedRecordingError, RecordingError
 from pandalite import __main__ as command
-from pandalite.recordings import existing, read_recording, recording_path, verify
+from pandalite.recordings import (
+    Entry,
+    devices,
+    existing,
+    read_log,
+    read_recording,
+    recording_path,
+    verify,
+)
 from pandalite.recordings.archive import Archive
 
 PAGE = 4096
 
 MANIFEST: dict[str, Any] = {
     "format": "pandalite-recording",
-    "version": [1, 0],
+    "version": [2, 0],
     "id": "0b9a3c53-7a0a-4f4f-8f0a-3a0f2a6d1e11",
     "created": "2026-01-02T03:04:05.000006Z",
     "arch": "x86_64",
@@ -77,6 +85,7 @@ def chunk_of(
     return header + (b"8 bytes." if part else b"") + b"".join(slices)
 
 
+PACKET = entry(15, 1, string(b"net0"), string(b"abc"))
 REGION = entry(8, string(b"/machine/unattached/io[0]"))
 ENTRIES = b"".join(
     [
@@ -98,6 +107,12 @@ ENTRIES = b"".join(
         entry(13, 3, 24),
         entry(14, 4, string(b"ide0-hd0"), 512, 0x1000, 1024),
         entry(15, 1, string(b"net0"), string(b"a packet")),
+        entry(19, 1),
+        entry(18, 0, 200, string(b"hd"), 2, 4),
+        entry(19, 0),
+        entry(20, string(b"devices")),
+        entry(21, string(b"ide0-hd0"), 512, 2, string(b"ab")),
+        entry(21, string(b"ide0-hd0"), 1024, 3, string(b"")),
         entry(16, 0, string(b"serial0"), string(b"ls")),
         entry(3, 0, 1, 0, 1),
     ]
@@ -153,7 +168,7 @@ def test_facts(make: Callable[..., Path]) -> None:
     path = make()
     found = read_recording(path.with_suffix(""))
     assert found.path == path
-    assert found.version == (1, 0)
+    assert found.version == (2, 0)
     assert found.complete
     assert (found.arch, found.machine, found.cpu) == tuple(
         MANIFEST[key] for key in ("arch", "machine", "cpu")
@@ -183,6 +198,11 @@ def test_older_manifest(make: Callable[..., Path]) -> None:
     found = read_recording(make(parts))
     assert found.disks == ()
     assert found.byte_order == ""
+    assert not found.devices
+
+
+def test_older_major(make: Callable[..., Path]) -> None:
+    assert read_recording(make(members(version=[1, 0]))).version == (1, 0)
 
 
 def test_newer_minor(make: Callable[..., Path]) -> None:
@@ -191,9 +211,9 @@ def test_newer_minor(make: Callable[..., Path]) -> None:
 
 
 def test_newer_major(make: Callable[..., Path]) -> None:
-    path = make(members(version=[2, 0], core_version="9.1"))
+    path = make(members(version=[3, 0], core_version="9.1"))
     for read in (read_recording, verify):
-        with pytest.raises(RecordingError, match=r"has format 2\.0, .* up to 1: .* pandalite 9\.1"):
+        with pytest.raises(RecordingError, match=r"has format 3\.0, .* up to 2: .* pandalite 9\.1"):
             read(path)
 
 
@@ -388,6 +408,12 @@ def test_ram(make: Callable[..., Path], ram: bytes, reason: str) -> None:
         ([slice_of(20, b"", entry(3, 0, 0, 0, 0))], "while the CPU did not run"),
         ([slice_of(20, entry(5, 2, 0, string(b"x")))], "memory that is not there"),
         ([slice_of(20, entry(5, 1, PAGE, string(b"x")))], "memory that is not there"),
+        ([slice_of(20, b"", entry(18, 0, 0, string(b""), 0, 1))], "packet that is not there"),
+        ([slice_of(20, PACKET + entry(18, 0, 0, string(b""), 2, 2))], "packet that is not there"),
+        ([slice_of(20, PACKET, entry(18, 0, 0, string(b""), 0, 1))], "packet that is not there"),
+        ([slice_of(20, PACKET + entry(18, 1, PAGE - 1, string(b""), 0, 3))], "memory that is not"),
+        ([slice_of(20, entry(21, string(b"d"), 0, 2, string(b"x")))], "has 1 bytes of 2"),
+        ([slice_of(20, entry(19, 1))], "names an unknown device"),
         ([slice_of(20, entry(10, 0, 1, 0, 0, 0))], "about an unknown region"),
         ([slice_of(20, entry(6, 1 << 32))], "lines that no CPU has"),
         ([slice_of(20, entry(99))], "of an unknown kind 99"),
@@ -482,6 +508,39 @@ def test_loose_pair(tmp_path: Path, name: str) -> None:
         read_recording(tmp_path / name)
 
 
+# --- entries ---
+
+
+def test_entries(make: Callable[..., Path]) -> None:
+    found = list(read_log(make()))
+    device = "/machine/unattached"
+    read, memory = found[0], found[1]
+    assert read == Entry(
+        3, "read", device, {"region": "io[0]", "offset": 0x3F8, "size": 1, "value": 0x60}
+    )
+    assert memory.facts == {"block": "pc.ram", "offset": 100, "bytes": b"written by a device"}
+    assert memory.device == "" and memory.instructions == 5
+    shared = next(e for e in found if e.kind == "memory" and e.facts["offset"] == 200)
+    assert shared.device == f"{device}/io[0]"
+    assert shared.facts["bytes"] == b"hdpack"
+    assert [e.device for e in found if e.kind in ("disk", "packet", "serial")] == [
+        *("ide0-hd0", "net0", "serial0")
+    ]
+    assert [e.facts["bytes"] for e in found if e.kind == "data"] == [b"ab", bytes(3)]
+    # What follows the last call is at the slice's end.
+    assert [e.instructions for e in found if e.kind == "lines"] == [5, 6, 20]
+    assert found[-1].instructions == 29
+
+
+def test_devices(make: Callable[..., Path]) -> None:
+    by_name = {d.name: d for d in devices(make())}
+    assert by_name["/machine/unattached"].reads == 1
+    assert by_name["/machine/unattached"].writes == 1
+    assert by_name["/machine/unattached/io[0]"].memory_bytes == 6
+    assert by_name["ide0-hd0"].received_bytes == 1024
+    assert by_name["net0"].sent_bytes == len(b"a packet")
+
+
 # --- the command ---
 
 
@@ -489,12 +548,16 @@ def test_command(make: Callable[..., Path], capsys: pytest.CaptureFixture[str]) 
     path = make()
     assert command.main(["info", str(path)]) == 0
     said = capsys.readouterr().out
-    assert "format 1.0, complete" in said
+    assert "format 2.0, complete" in said
     assert f"{20 + (1 << 24)} instructions, 3 slices, 2 chunks" in said
     assert command.main(["info", "--json", str(path)]) == 0
     assert json.loads(capsys.readouterr().out)["args"] == MANIFEST["args"]
     assert command.main(["verify", str(path)]) == 0
     assert "6 members, 3 pages of RAM" in capsys.readouterr().out
+    assert command.main(["info", "--devices", str(path)]) == 0
+    assert "ide0-hd0" in capsys.readouterr().out
+    assert command.main(["info", "--log", str(path)]) == 0
+    assert "20 lines" in capsys.readouterr().out
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert command.main(["verify", str(path)]) == 1
     said = capsys.readouterr().err

@@ -41,6 +41,9 @@ OPTIMISE = ["-O2", "-ffunction-sections", "-fdata-sections", "-Wall", "-Werror",
 #: The directories of ``csrc/`` that are the same for all architectures.
 PARTS = ("core", "record", "introspect", "syscalls", "hooks", "plugins")
 
+#: Headers that are compiled into plugins, and declare nothing of the library's.
+FOR_PLUGINS = ("plugin.h", "plugin_plugin.h")
+
 #: Functions that not all architectures call.
 OPTIONAL_WRAPS = {"qemu_guest_getrandom", "tlb_flush_all_cpus_synced"}
 
@@ -69,6 +72,8 @@ def exported() -> list[str]:
     """The functions of the public headers: all that a library exports."""
     names: set[str] = set()
     for header in sorted((CSRC / "include/panda").rglob("*.h")):
+        if header.name in FOR_PLUGINS:
+            continue
         text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
         names.update(re.findall(r"^[\w\s*]*?\b(panda_\w+)\(", text, flags=re.MULTILINE))
     return sorted(names)

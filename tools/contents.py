@@ -110,6 +110,10 @@ def built_files() -> dict[Path, str]:
     if missing:
         raise BuildError(f"not built: {', '.join(missing)}")
     places = {path: path.relative_to(ROOT).as_posix() for path in found}
+    # For those who compile plugins.
+    include = ROOT / "csrc" / "include"
+    for path in (include / "panda").rglob("*.h"):
+        places[path] = f"pandalite/_include/{path.relative_to(include).as_posix()}"
     places.update({path: (LIB / path.name).relative_to(ROOT).as_posix() for path in cores})
     return dict(sorted(places.items(), key=lambda item: item[1]))
 

@@ -47,6 +47,9 @@ OUTPUT = ROOT / "pandalite" / "_bindings"
 #: Files of the output directory that other hands write.
 FOREIGN = re.compile(r"loader\.py|env_(?P<arch>\w+)\.py|py\.typed")
 
+#: Headers that are compiled into plugins, and declare nothing of the library's.
+FOR_PLUGINS = ("plugin.h", "plugin_plugin.h")
+
 #: The union that lists the callback kinds, and its twin with a context.
 CALLBACK_UNION = "panda_cb"
 CONTEXT_UNION = "panda_cb_with_context"
@@ -911,7 +914,7 @@ def _function_param_names(node: c_ast.Node) -> list[str] | None:
 
 def read_headers(include: Path, base: Path | None = None) -> Api:
     """Read ``<include>/panda/`` and its ``plugins/``; messages are relative to base."""
-    headers = sorted((include / "panda").glob("*.h"))
+    headers = sorted(h for h in (include / "panda").glob("*.h") if h.name not in FOR_PLUGINS)
     headers += sorted((include / "panda" / "plugins").glob("*.h"))
     if not headers:
         raise HeaderError(str(include / "panda"), 0, "no headers there")
@@ -1209,6 +1212,13 @@ class Translator:
         return record.union or any(self.by_value_union(member.type) for member in record.fields)
 
 
+def _parts(ctype: CType) -> set[str]:
+    """The records a type holds, not only refers to."""
+    if ctype.kind == "record":
+        return {ctype.name}
+    return _parts(ctype.target) if ctype.kind == "array" and ctype.target else set()
+
+
 def _element(expression: str) -> str:
     """Annotation of the ctypes type behind a pointer or in an array."""
     if expression.startswith("POINTER("):
@@ -1361,7 +1371,9 @@ class Generator:
             "c_void_p.",
         )
         defined: set[str] = set()
-        waiting: list[tuple[Record, list[str], set[str]]] = []
+        #: Those whose members are known: they can be parts of others.
+        complete: set[str] = set()
+        waiting: list[tuple[Record, list[str], set[str], set[str]]] = []
         for record in self._api.records.values():
             if record.name in (CALLBACK_UNION, CONTEXT_UNION):
                 continue
@@ -1372,15 +1384,18 @@ class Generator:
                 for name in _IDENTIFIER.findall(expr)
                 if name in self._api.records
             }
+            parts = {name for item in record.fields for name in _parts(item.type)}
             module.body += self._record(module, record, exprs)
-            if needs <= defined:
+            if needs <= defined and parts <= complete:
                 module.body += ["", *self._fields(record, exprs, 4, "_fields_")]
+                complete.add(record.name)
             else:
-                waiting.append((record, exprs, needs))
+                waiting.append((record, exprs, needs, parts))
             defined.add(record.name)
             for item in list(waiting):
-                if item[2] <= defined:
+                if item[2] <= defined and item[3] <= complete:
                     waiting.remove(item)
+                    complete.add(item[0].name)
                     head = f"{item[0].name}._fields_"
                     module.body += ["", "", *self._fields(item[0], item[1], 0, head)]
         if waiting:

@@ -3,7 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "record/record.h"
+#include "record/log.h"
+#include "internal.h"
 
 enum {
     CROSS_GET_COUNT = PANDA_CROSS_ARCH,
@@ -41,6 +42,48 @@ unsigned panda_arch_lines(CPUState *cs, PandaLine *table)
     table[1] = (PandaLine) { "CP0_Count", &env->CP0_Count, 4 };
     table[2] = (PandaLine) { "CP0_Compare", &env->CP0_Compare, 4 };
     return 3;
+}
+
+/*
+ * The branch whose delay slot is next, and what LL has read for SC to compare;
+ * and the cache attributes of the TLB's entries, of which QEMU loads two bits
+ * of three.
+ */
+void panda_arch_cpu_save(PandaBytes *out)
+{
+    CPUMIPSState *env = cpu_env(panda_vcpu.cs);
+
+    panda_bytes_number(out, env->hflags);
+    panda_bytes_number(out, env->llval);
+    panda_bytes_number(out, env->llval_wp);
+    panda_bytes_number(out, env->llnewval_wp);
+    for (unsigned i = 0; i < MIPS_TLB_MAX; i++) {
+        const r4k_tlb_t *tlb = &env->tlb->mmu.r4k.tlb[i];
+
+        panda_bytes_number(out, tlb->C0 | tlb->C1 << 3);
+    }
+}
+
+bool panda_arch_cpu_load(PandaLogCursor *c)
+{
+    CPUMIPSState *env = cpu_env(panda_vcpu.cs);
+
+    if (panda_log_at_end(c)) {
+        /* Format 1. */
+        return true;
+    }
+    env->hflags = panda_log_get(c);
+    env->llval = panda_log_get(c);
+    env->llval_wp = panda_log_get(c);
+    env->llnewval_wp = panda_log_get(c);
+    for (unsigned i = 0; i < MIPS_TLB_MAX; i++) {
+        r4k_tlb_t *tlb = &env->tlb->mmu.r4k.tlb[i];
+        unsigned attributes = panda_log_get(c);
+
+        tlb->C0 = attributes & 7;
+        tlb->C1 = attributes >> 3 & 7;
+    }
+    return !c->bad;
 }
 
 const char *panda_arch_rr_refusal(CPUState *cs)

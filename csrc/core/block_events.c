@@ -7,6 +7,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "record/record.h"
 #include "core/block_events.h"
 #include "core/branches.h"
 #include "core/counter.h"
@@ -14,6 +15,7 @@
 #include "core/listeners.h"
 #include "core/limit.h"
 #include "core/python.h"
+#include "hooks/hooks.h"
 #include "exec/exec-all.h"
 #include "exec/plugin-gen.h"
 #include "tcg/tcg.h"
@@ -145,9 +147,11 @@ void __wrap_qemu_plugin_flush_cb(void)
         g_free(blocks);
         blocks = next;
     }
+    panda_vcpu.done = NULL;
     panda_mem_flushed();
     panda_branches_flushed();
     panda_listeners_flushed();
+    panda_hooks_flushed();
     __real_qemu_plugin_flush_cb();
 }
 
@@ -399,8 +403,9 @@ bool __wrap_plugin_gen_tb_start(CPUState *cs, const DisasContextBase *db)
     uint32_t cflags = tb_cflags(db->tb);
 
     translating = NULL;
+    panda_count_hide(db->tb);
     panda_insn_block_start(db);
-    if (!(cflags & PANDA_CF_ALL)) {
+    if (!(cflags & PANDA_CF_ALL) && !panda_hooks_near(db->pc_first)) {
         return false;
     }
     translating = g_new0(PandaBlock, 1);
@@ -412,6 +417,10 @@ bool __wrap_plugin_gen_tb_start(CPUState *cs, const DisasContextBase *db)
     if ((cflags & (PANDA_CF_MEM | PANDA_CF_INSN))
         && !(cflags & CF_MEMI_ONLY)) {
         panda_emit_store_u64(&panda_vcpu.block_pc, db->pc_first);
+        if (panda_listeners_ask_once()) {
+            panda_emit_store_u64((uint64_t *)&panda_vcpu.done,
+                                 (uintptr_t)&translating->done);
+        }
     }
     panda_limit_block_start(db);
     if (cflags & PANDA_CF_MEM) {

@@ -12,6 +12,7 @@
 #include "core/branches.h"
 #include "core/emit.h"
 #include "core/stream.h"
+#include "introspect/os.h"
 #include "exec/exec-all.h"
 #include "tcg/tcg.h"
 #include "tcg/tcg-op.h"
@@ -38,15 +39,23 @@ typedef struct Frame {
     uint64_t sp;
     /* Where the callee is to return to. */
     uint64_t next;
+    /* The callee. */
+    uint64_t func;
 } Frame;
 
 typedef struct CallStack {
     uint64_t asid;
+    /* The thread it is of, by PANDA_STACK_THREADED. */
+    uint64_t task;
     bool kernel;
     uint64_t last_sp;
     uint64_t used;
     GArray *frames;
 } CallStack;
+
+static PandaStackKind stack_kind = PANDA_STACK_HEURISTIC;
+
+void (*panda_branch_taken)(CPUState *cs, bool returns, uint64_t func);
 
 static GPtrArray *stacks;
 static CallStack *current;
@@ -65,14 +74,18 @@ static uint64_t distance(const CallStack *stack, uint64_t sp)
     return sp > stack->last_sp ? sp - stack->last_sp : stack->last_sp - sp;
 }
 
-static bool is_of(const CallStack *stack, uint64_t asid, bool kernel,
-                  uint64_t sp)
+static bool is_of(const CallStack *stack, uint64_t asid, uint64_t task,
+                  bool kernel, uint64_t sp)
 {
-    return stack->kernel == kernel && stack->asid == asid
-        && distance(stack, sp) < (kernel ? NEAR_KERNEL : NEAR_USER);
+    if (stack->kernel != kernel || stack->asid != asid
+        || stack->task != task) {
+        return false;
+    }
+    return task || stack_kind == PANDA_STACK_ASID
+        || distance(stack, sp) < (kernel ? NEAR_KERNEL : NEAR_USER);
 }
 
-static CallStack *new_stack(uint64_t asid, bool kernel)
+static CallStack *new_stack(uint64_t asid, uint64_t task, bool kernel)
 {
     CallStack *stack = g_new0(CallStack, 1);
 
@@ -88,29 +101,46 @@ static CallStack *new_stack(uint64_t asid, bool kernel)
         g_ptr_array_remove_index_fast(stacks, oldest);
     }
     stack->asid = asid;
+    stack->task = task;
     stack->kernel = kernel;
     stack->frames = g_array_new(false, false, sizeof(Frame));
     g_ptr_array_add(stacks, stack);
     return stack;
 }
 
-static CallStack *find_stack(uint64_t asid, bool kernel, uint64_t sp)
+/* The stack that is in use now, if it is known. */
+static CallStack *look_up(CPUState *cs, bool kernel, uint64_t sp, bool make)
 {
+    uint64_t task = stack_kind == PANDA_STACK_THREADED
+        ? panda_os_current_task(cs) : 0;
+    /* All processes have the same kernel. */
+    uint64_t asid = kernel && stack_kind != PANDA_STACK_ASID
+        ? 0 : panda_arch_get_asid(cs);
     CallStack *found = current;
 
-    if (!found || !is_of(found, asid, kernel, sp)) {
+    if (!found || !is_of(found, asid, task, kernel, sp)) {
         found = NULL;
         stacks = stacks ?: g_ptr_array_new_with_free_func(free_stack);
         for (unsigned i = 0; i < stacks->len; i++) {
             CallStack *stack = g_ptr_array_index(stacks, i);
 
-            if (is_of(stack, asid, kernel, sp)
+            if (is_of(stack, asid, task, kernel, sp)
                 && (!found || distance(stack, sp) < distance(found, sp))) {
                 found = stack;
             }
         }
-        current = found = found ?: new_stack(asid, kernel);
+        if (!found && make) {
+            found = new_stack(asid, task, kernel);
+        }
     }
+    return found;
+}
+
+static CallStack *find_stack(CPUState *cs, bool kernel, uint64_t sp)
+{
+    CallStack *found = look_up(cs, kernel, sp, true);
+
+    current = found;
     found->last_sp = sp;
     found->used = ++uses;
     return found;
@@ -132,9 +162,10 @@ static void drop_below(CallStack *stack, uint64_t sp)
     g_array_set_size(stack->frames, n);
 }
 
-static uint64_t enter(CallStack *stack, uint64_t sp, uint64_t next)
+static uint64_t enter(CallStack *stack, uint64_t sp, uint64_t next,
+                      uint64_t func)
 {
-    Frame new = { .sp = sp, .next = next };
+    Frame new = { .sp = sp, .next = next, .func = func };
 
 #ifdef TARGET_I386
     /* This call's return address is where one of the same sp had its own. */
@@ -150,7 +181,8 @@ static uint64_t enter(CallStack *stack, uint64_t sp, uint64_t next)
 }
 
 /* The depth of what is left; 0 if its call was not seen. */
-static uint64_t leave(CallStack *stack, uint64_t sp, uint64_t target)
+static uint64_t leave(CallStack *stack, uint64_t sp, uint64_t target,
+                      uint64_t *func)
 {
     unsigned n = stack->frames->len;
 
@@ -161,6 +193,7 @@ static uint64_t leave(CallStack *stack, uint64_t sp, uint64_t target)
             break;
         }
         if (f->next == target) {
+            *func = f->func;
             g_array_set_size(stack->frames, n - 1);
             return n;
         }
@@ -171,7 +204,9 @@ static uint64_t leave(CallStack *stack, uint64_t sp, uint64_t target)
 
 /* ---- events ---- */
 
-static void led_to(CPUState *cs, uint64_t target)
+/* The function that was called or has returned; false: none is known. */
+static bool led_to(CPUState *cs, uint64_t target, bool *returns,
+                   uint64_t *func)
 {
     const PandaBranch *b = pending;
     uint64_t sp = panda_arch_get_sp(cs), depth;
@@ -179,12 +214,15 @@ static void led_to(CPUState *cs, uint64_t target)
 
     pending = NULL;
     if (b->conditional && target == b->next) {
-        return;
+        return false;
     }
-    /* All processes have the same kernel. */
-    stack = find_stack(b->kernel ? 0 : panda_arch_get_asid(cs), b->kernel, sp);
-    depth = b->returns ? leave(stack, sp, target) : enter(stack, sp, b->next);
+    stack = find_stack(cs, b->kernel, sp);
+    *func = target;
+    *returns = b->returns;
+    depth = b->returns ? leave(stack, sp, target, func)
+                       : enter(stack, sp, b->next, target);
     panda_stream_call(b->pc, b->kernel, target, sp, depth, b->returns);
+    return depth;
 }
 
 void panda_branch_interrupted(CPUState *cs)
@@ -196,7 +234,14 @@ void panda_branch_interrupted(CPUState *cs)
             /* It has failed, or its delay slot has. */
             pending = NULL;
         } else {
-            led_to(cs, pc);
+            bool returns;
+            uint64_t func;
+
+            if (led_to(cs, pc, &returns, &func) && panda_branch_taken) {
+                panda_event_enter(cs, PANDA_PLACE_HELPER, pc, 0);
+                panda_branch_taken(cs, returns, func);
+                panda_event_leave(cs);
+            }
         }
     }
 }
@@ -215,12 +260,78 @@ void panda_branches_loaded(void)
     }
 }
 
+unsigned panda_branches_frames(CPUState *cs, uint64_t pc, unsigned max,
+                               uint64_t *next, uint64_t *func)
+{
+    uint64_t sp = panda_arch_get_sp(cs);
+    bool kernel = panda_arch_in_kernel(cs);
+    const CallStack *stack = look_up(cs, kernel, sp, false);
+    unsigned n = stack ? stack->frames->len : 0, found = 0;
+    const PandaBranch *b = pending;
+
+    /* The block that begins with this event is where it has led to. */
+    if (b && ((b->conditional && pc == b->next)
+              || (pc >= b->pc && pc < b->next))) {
+        b = NULL;
+    }
+    if (b && !b->returns && found < max) {
+        next[found] = b->next;
+        func[found++] = pc;
+    }
+    while (n && found < max) {
+        const Frame *f = frame(stack, --n);
+
+        if (f->sp < sp || (b && b->returns && f->next == pc && !found)) {
+            /* It was left. */
+            continue;
+        }
+        next[found] = f->next;
+        func[found++] = f->func;
+    }
+    return found;
+}
+
+void panda_branches_set_kind(PandaStackKind kind)
+{
+    stack_kind = kind;
+    panda_branches_loaded();
+}
+
 static void branch_target(CPUArchState *env, uint64_t pc)
 {
+    bool returns;
+    uint64_t func;
+
     if (pending) {
-        led_to(env_cpu(env), pc);
+        led_to(env_cpu(env), pc, &returns, &func);
     }
 }
+
+/* The same, with an event. */
+static void branch_event(CPUArchState *env, void *opaque)
+{
+    CPUState *cs = env_cpu(env);
+    const PandaBlock *block = opaque;
+    PandaVcpu *v = &panda_vcpu;
+    uintptr_t ra = GETPC();
+    bool returns;
+    uint64_t func;
+
+    if (pending && led_to(cs, block->pub.pc, &returns, &func)
+        && panda_branch_taken) {
+        v->tb = block->pub;
+        panda_event_enter(cs, PANDA_PLACE_BLOCK_START, block->pub.pc, ra);
+        panda_branch_taken(cs, returns, func);
+        panda_event_leave(cs);
+    }
+}
+
+/* Flags 0: registers are written to env before the call, read back after. */
+static TCGHelperInfo branch_event_info = {
+    .name = "panda_branch_event",
+    .typemask = dh_typemask(void, 0) | dh_typemask(env, 1)
+                | dh_typemask(ptr, 2),
+};
 
 /* It looks at the stack pointer. */
 static TCGHelperInfo branch_target_info = {
@@ -273,9 +384,15 @@ void panda_branch_block_start(const PandaBlock *block)
     noted = tcg_temp_new_ptr();
     tcg_gen_ld_ptr(noted, tcg_constant_ptr((intptr_t)&pending), 0);
     tcg_gen_brcondi_ptr(TCG_COND_EQ, noted, 0, skip);
-    tcg_gen_call2(branch_target, &branch_target_info, NULL,
-                  tcgv_ptr_temp(tcg_env),
-                  tcgv_i64_temp(tcg_constant_i64(block->pub.pc)));
+    if (panda_branch_taken) {
+        tcg_gen_call2(branch_event, &branch_event_info, NULL,
+                      tcgv_ptr_temp(tcg_env),
+                      tcgv_ptr_temp(tcg_constant_ptr((intptr_t)block)));
+    } else {
+        tcg_gen_call2(branch_target, &branch_target_info, NULL,
+                      tcgv_ptr_temp(tcg_env),
+                      tcgv_i64_temp(tcg_constant_i64(block->pub.pc)));
+    }
     gen_set_label(skip);
 }
 

@@ -39,6 +39,30 @@ void panda_branch_forget(void);
 /* And with other stacks. */
 void panda_branches_loaded(void);
 
+/* How stacks are told from each other; the numbers are the API's. */
+typedef enum PandaStackKind {
+    PANDA_STACK_ASID,
+    PANDA_STACK_HEURISTIC,
+    PANDA_STACK_THREADED,
+} PandaStackKind;
+
+/* What was on the stacks is forgotten. */
+void panda_branches_set_kind(PandaStackKind kind);
+
+/*
+ * What has been called and did not return, the last one first: where it is to
+ * return to, and where it begins. pc: the present instruction.
+ */
+unsigned panda_branches_frames(CPUState *cs, uint64_t pc, unsigned max,
+                               uint64_t *next, uint64_t *func);
+
+/*
+ * If it is set, it is called in an event for each call, and each return of a
+ * function whose call was seen. Code that was translated while it was not set
+ * does not look at it.
+ */
+extern void (*panda_branch_taken)(CPUState *cs, bool returns, uint64_t func);
+
 /* ---- csrc/arch/<family>_branches.c ---- */
 
 /*

@@ -11,6 +11,9 @@
 #include "core/branches.h"
 #include "core/listeners.h"
 #include "core/stream.h"
+#include "introspect/events.h"
+#include "introspect/names.h"
+#include "introspect/os.h"
 #include "record/recorder.h"
 #include "syscalls/syscalls.h"
 #include "accel/tcg/cpu-ops.h"
@@ -32,6 +35,10 @@ int __wrap_cpu_exec(CPUState *cs)
     if (panda_asid_watched) {
         /* Resets and snapshots change it too. */
         panda_live_asid(panda_arch_get_asid(cs));
+    }
+    if (unlikely(panda_names_watched || panda_os_events_due)) {
+        panda_os_names_poll(cs);
+        panda_os_events_poll(cs);
     }
     result = __real_cpu_exec(cs);
 
@@ -321,6 +328,7 @@ void __wrap_cpu_synchronize_all_post_init(void)
     }
     panda_vcpu_setup(first_cpu);
     panda_arch_after_loadvm(first_cpu);
+    panda_os_doubt();
     panda_block_left();
     panda_branches_loaded();
     panda_syscalls_loaded();

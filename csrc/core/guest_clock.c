@@ -6,7 +6,8 @@
  * instrumented as well: the guest would do little else. So the time events
  * take is taken out of the virtual clock and of the cycle counter.
  *
- * With -icount the clock counts instructions and none of this is used.
+ * With -icount the clock counts instructions and none of this is used, but
+ * for the last part.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -15,6 +16,7 @@
 #include "qemu/seqlock.h"
 #include "qemu/thread.h"
 #include "qemu/timer.h"
+#include "migration/savevm.h"
 #include "system/accel-ops.h"
 #include "system/cpu-timers.h"
 #include "system/cpu-timers-internal.h"
@@ -177,4 +179,34 @@ void __wrap_cpu_disable_ticks(void)
     shown_ticks = INT64_MIN;
     start_over();
     qemu_spin_unlock(&lock);
+}
+
+/*
+ * A snapshot made without -icount, as the `root` ones are, says nothing of the
+ * count: the clock would stay what it was before the snapshot was loaded, which
+ * is earlier than the guest has seen.
+ */
+int __real_qemu_loadvm_state(QEMUFile *f);
+int __wrap_qemu_loadvm_state(QEMUFile *f);
+int __wrap_qemu_loadvm_state(QEMUFile *f)
+{
+    TimersState *t = &timers_state;
+    int64_t one, icount, bias;
+    int ret;
+
+    if (!icount_enabled()) {
+        return __real_qemu_loadvm_state(f);
+    }
+    /* The same time in other numbers, to see whether they are loaded. */
+    one = icount_to_ns(1);
+    icount = qatomic_add_fetch(&t->qemu_icount, 1);
+    bias = qatomic_sub_fetch(&t->qemu_icount_bias, one);
+    ret = __real_qemu_loadvm_state(f);
+    if (t->qemu_icount == icount && t->qemu_icount_bias == bias) {
+        qatomic_set(&t->qemu_icount, icount - 1);
+        qatomic_set(&t->qemu_icount_bias,
+                    ret < 0 ? bias + one
+                            : t->cpu_clock_offset - icount_to_ns(icount - 1));
+    }
+    return ret;
 }

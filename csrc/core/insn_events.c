@@ -11,6 +11,7 @@
 #include "core/listeners.h"
 #include "core/limit.h"
 #include "core/python.h"
+#include "hooks/hooks.h"
 #include "exec/exec-all.h"
 #include "exec/plugin-gen.h"
 #include "syscalls/syscalls.h"
@@ -158,6 +159,7 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
         panda_mem_insn_start(pc, block->kernel);
     }
     if (!(cflags & PANDA_CF_INSN)) {
+        panda_hooks_insn_start(db, block);
         note_insn(cs, db);
         return;
     }
@@ -188,6 +190,7 @@ void __wrap_plugin_gen_insn_start(CPUState *cs, const DisasContextBase *db)
             l->emit(l, PANDA_POINT_INSN, block, pc);
         }
     }
+    panda_hooks_insn_start(db, block);
     panda_hypercall_insn_start(cs, db);
     note_insn(cs, db);
 }

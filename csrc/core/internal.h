@@ -57,6 +57,8 @@ void panda_set_dead(void);
 void panda_vcpu_thread_check_end(void);
 /* Stop the CPU thread for good; false if it did not end in time. */
 bool panda_vcpu_thread_end(unsigned timeout_ms);
+/* QEMU has given up in it: it does nothing any more. */
+bool panda_vcpu_thread_died(void);
 /* Is a machine there that can be used? Fails with PANDA_ERR_STATE if not. */
 int panda_check_usable(void);
 
@@ -190,6 +192,11 @@ typedef struct PandaVcpu {
     uint64_t pass;
     /* Start of the block that runs, for listeners inside of it. */
     uint64_t block_pc;
+    /*
+     * Who needs no further event of it, by slot; NULL unless a listener asks
+     * for one event of each block.
+     */
+    uint64_t *done;
     /* Start of the block that ran before it, if a listener asks for it. */
     uint64_t last_block_pc;
     /* The block is left before it was counted. */

@@ -12,6 +12,7 @@ PandaListenerList *panda_listeners;
 PandaWords panda_words;
 PandaAccessFilter panda_access_filters[PANDA_SLOTS];
 bool panda_asid_watched;
+bool panda_names_watched;
 pthread_mutex_t panda_registry_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static PandaListener *by_slot[PANDA_SLOTS];
@@ -23,6 +24,8 @@ static uint32_t plain_registered;
 static uint32_t plain_enabled;
 
 static uint64_t current_asid;
+/* The process that runs; empty: not known. */
+static char current_name[PANDA_NAME_SIZE];
 static bool any_counts_inline;
 
 static bool *flags;
@@ -63,6 +66,7 @@ bool panda_filter_init(PandaFilterState *state, const PandaFilter *spec)
     state->spec.pc = NULL;
     state->spec.addr = NULL;
     state->spec.asid = NULL;
+    state->spec.procname = NULL;
     if (!copy_ranges(&state->spec.pc, spec->pc, spec->n_pc, "code")
         || !copy_ranges(&state->spec.addr, spec->addr, spec->n_addr,
                         "addresses")) {
@@ -73,12 +77,13 @@ bool panda_filter_init(PandaFilterState *state, const PandaFilter *spec)
         state->spec.asid =
             g_memdup2(spec->asid, spec->n_asid * sizeof(*spec->asid));
     }
+    if (spec->procname) {
+        /* The kernel keeps no more of it. */
+        state->spec.procname = g_strndup(spec->procname, PANDA_NAME_SIZE - 1);
+    }
     if (spec->once_per_block) {
         state->seen = g_hash_table_new_full(g_int64_hash, g_int64_equal,
                                             g_free, NULL);
-        state->done = g_new(uint64_t, PANDA_ONCE_INDEX(UINT64_MAX) + 1);
-        /* No block begins there. */
-        memset(state->done, 0xff, (PANDA_ONCE_INDEX(UINT64_MAX) + 1) * 8);
     }
     return true;
 }
@@ -88,10 +93,10 @@ void panda_filter_clear(PandaFilterState *state)
     g_free((void *)state->spec.pc);
     g_free((void *)state->spec.addr);
     g_free((void *)state->spec.asid);
+    g_free((void *)state->spec.procname);
     if (state->seen) {
         g_hash_table_destroy(state->seen);
     }
-    g_free(state->done);
     *state = (PandaFilterState) { 0 };
 }
 
@@ -115,19 +120,25 @@ static bool asid_fits(const PandaFilter *spec, uint64_t asid)
     return spec->n_asid == 0;
 }
 
+static bool name_fits(const PandaFilter *spec)
+{
+    return !spec->procname || !strcmp(spec->procname, current_name);
+}
+
 /* ---- who listens ---- */
 
 static bool is_on(const PandaListener *l)
 {
     return l->enabled && !l->exhausted
         && (!l->filter.spec.flag || flags[l->filter.spec.flag])
-        && asid_fits(&l->filter.spec, current_asid);
+        && asid_fits(&l->filter.spec, current_asid)
+        && name_fits(&l->filter.spec);
 }
 
 void panda_live_update(void)
 {
     uint64_t live = plain_enabled, old;
-    bool watched = false, counts = false;
+    bool watched = false, counts = false, names = false;
     PandaListener *l;
 
     PANDA_FOR_EACH_LISTENER(l) {
@@ -136,9 +147,11 @@ void panda_live_update(void)
         live |= (uint64_t)on << l->slot;
         qatomic_set(&panda_words.on[l->slot], on ? UINT64_MAX : 0);
         watched |= l->filter.spec.n_asid != 0;
+        names |= l->filter.spec.procname != NULL;
         counts |= l->counts_inline;
     }
     qatomic_set(&panda_asid_watched, watched);
+    qatomic_set(&panda_names_watched, names);
     qatomic_set(&any_counts_inline, counts);
     /* The CPU thread sets and clears this bit without the lock. */
     do {
@@ -196,6 +209,16 @@ void panda_live_asid(uint64_t asid)
     }
 }
 
+void panda_live_process(const char *name)
+{
+    if (strncmp(name, current_name, sizeof(current_name))) {
+        pthread_mutex_lock(&panda_registry_lock);
+        g_strlcpy(current_name, name, sizeof(current_name));
+        panda_live_update();
+        pthread_mutex_unlock(&panda_registry_lock);
+    }
+}
+
 uint32_t panda_listeners_points(void)
 {
     uint32_t points = 0;
@@ -207,6 +230,18 @@ uint32_t panda_listeners_points(void)
         }
     }
     return points;
+}
+
+bool panda_listeners_ask_once(void)
+{
+    PandaListener *l;
+
+    PANDA_FOR_EACH_LISTENER(l) {
+        if (l->points && l->filter.seen) {
+            return true;
+        }
+    }
+    return false;
 }
 
 bool panda_listeners_fix_pc(void)
@@ -271,7 +306,6 @@ static void make_access_filter(const PandaListener *l)
     f->span = last - first;
     f->counts = spec->every > 1 && !spec->once_per_block
         && spec->n_addr <= 1 && !(l->physical && spec->n_addr);
-    f->done = l->filter.done;
 }
 
 int panda_listener_add(PandaListener *listener)
@@ -477,9 +511,13 @@ static void exhaust(PandaListener *l)
     pthread_mutex_unlock(&panda_registry_lock);
 }
 
-static bool is_first_of_block(PandaFilterState *f, uint64_t block_pc)
+static bool is_first_of_block(PandaListener *l, uint64_t block_pc)
 {
-    f->done[PANDA_ONCE_INDEX(block_pc)] = block_pc;
+    PandaFilterState *f = &l->filter;
+
+    if (panda_vcpu.done && panda_vcpu.block_pc == block_pc) {
+        *panda_vcpu.done |= BIT_ULL(l->slot);
+    }
     if (g_hash_table_contains(f->seen, &block_pc)) {
         return false;
     }
@@ -491,7 +529,7 @@ bool panda_listener_counts(PandaListener *l, uint64_t block_pc)
 {
     PandaFilterState *f = &l->filter;
 
-    if (f->seen && !is_first_of_block(f, block_pc)) {
+    if (f->seen && !is_first_of_block(l, block_pc)) {
         return false;
     }
     if (!l->counts_inline) {

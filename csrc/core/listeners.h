@@ -57,8 +57,6 @@ typedef struct PandaFilterState {
     uint64_t taken;
     /* Start addresses of the blocks `once_per_block` is done with. */
     GHashTable *seen;
-    /* Some of them, for a quick look: PandaAccessFilter. */
-    uint64_t *done;
 } PandaFilterState;
 
 struct PandaListener {
@@ -169,6 +167,10 @@ void panda_live_ask(bool ask);
 void panda_live_asid(uint64_t asid);
 extern bool panda_asid_watched;
 
+/* Another process runs, of which this is the short name. */
+void panda_live_process(const char *name);
+extern bool panda_names_watched;
+
 /* Code of a point at pc is translated: who may want its events? */
 uint64_t panda_point_mask(PandaPoint point, uint64_t pc, bool kernel);
 /* Is there a callback of the ends of blocks, of whatever block? */
@@ -188,6 +190,15 @@ bool panda_listener_counts(PandaListener *listener, uint64_t block_pc);
 bool panda_listener_wants(PandaListener *listener, uint64_t pc, uint64_t addr,
                           uint64_t block_pc);
 
+/* Listeners that need no further event of the block that runs, by slot. */
+static inline uint64_t panda_block_done(void)
+{
+    return panda_vcpu.done ? *panda_vcpu.done : 0;
+}
+
+/* Does a listener want one event of each block? */
+bool panda_listeners_ask_once(void);
+
 /*
  * What a memory access is asked first, by slot; what passes is looked at more
  * closely. For the one question that is asked most often.
@@ -197,21 +208,21 @@ typedef struct PandaAccessFilter {
     uint64_t first, span;
     /* Nothing else is to be asked: events are counted down here. */
     bool counts;
-    /* Blocks that had their event, by PANDA_ONCE_INDEX; else NULL. */
-    uint64_t *done;
 } PandaAccessFilter;
-
-#define PANDA_ONCE_INDEX(pc) (((pc) >> 1) & 1023)
 
 extern PandaAccessFilter panda_access_filters[PANDA_SLOTS];
 
-/* May a listener of a mask want an access? If not, it is counted. */
-static inline bool panda_access_may_pass(uint64_t mask, uint64_t addr)
+/*
+ * May a listener of a mask want an access? If not, it is counted. parted: it is
+ * two events, of which each is asked about.
+ */
+static inline bool panda_access_may_pass(uint64_t mask, uint64_t addr,
+                                         bool parted)
 {
-    uint64_t live = qatomic_read(&panda_live) & mask;
+    uint64_t live = qatomic_read(&panda_live) & mask & ~panda_block_done();
 
-    if (live & (BIT_ULL(PANDA_FIRST_SLOT) - 1)) {
-        return true;
+    if (parted || (live & (BIT_ULL(PANDA_FIRST_SLOT) - 1))) {
+        return live;
     }
     for (; live; live &= live - 1) {
         unsigned slot = ctz64(live);
@@ -222,10 +233,6 @@ static inline bool panda_access_may_pass(uint64_t mask, uint64_t addr)
         }
         if (f->counts && panda_words.left[slot] > 1) {
             panda_words.left[slot]--;
-            continue;
-        }
-        if (f->done && f->done[PANDA_ONCE_INDEX(panda_vcpu.block_pc)]
-                       == panda_vcpu.block_pc) {
             continue;
         }
         return true;

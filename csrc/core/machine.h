@@ -32,4 +32,10 @@ void panda_raise_after_loadvm(void);
 /* The CPU exists (vcpu.c). */
 void panda_vcpu_setup(CPUState *cs);
 
+/*
+ * How long a thread waits for the main thread to save, load or close something:
+ * it writes all of RAM, which takes long, but not forever.
+ */
+#define PANDA_PATIENCE_MS (600 * 1000)
+
 #endif

@@ -2,14 +2,14 @@
  * Events of guest memory accesses.
  *
  * In blocks of the "memory" variant a call is emitted before and after each
- * access (patch 0001). The calls are unconditional: a label beside an access
- * would end the life of temporaries that read-modify-write operations hold
- * across it. Accesses made by QEMU's helpers are reported through the hook
- * that QEMU has for plugins.
+ * access (patch 0001); if all who listen have filters, with code in front of it
+ * that may skip it (access_guard.c). Accesses made by QEMU's helpers are
+ * reported through the hook that QEMU has for plugins.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "core/access_guard.h"
 #include "core/block_events.h"
 #include "core/emit.h"
 #include "core/listeners.h"
@@ -26,17 +26,12 @@
 #include "tcg/tcg-internal.h"
 
 /*
- * Translation-time pc of the instruction that runs, and address of the access
- * that is being made. They are where QEMU has the values of accesses for its
- * plugins, of which there are none: generated code reaches it at less cost
- * than a variable.
+ * Translation-time pc of the instruction that runs; beside
+ * PANDA_ACCESS_ADDR().
  */
 #define INSN_PC(cs) ((cs)->neg.plugin_mem_value_low)
 #define INSN_PC_OFFSET                                                        \
     (offsetof(CPUState, neg.plugin_mem_value_low) - sizeof(CPUState))
-#define ACCESS_ADDR(cs) ((cs)->neg.plugin_mem_value_high)
-#define ACCESS_ADDR_OFFSET                                                    \
-    (offsetof(CPUState, neg.plugin_mem_value_high) - sizeof(CPUState))
 
 /* The access begins anew, as device memory needs an exact state. */
 static bool access_retried;
@@ -197,15 +192,23 @@ static uint64_t deliver(Access *a, uint64_t mask, bool after, uint64_t lo,
 
 uint64_t panda_access_address(void)
 {
-    return ACCESS_ADDR(panda_vcpu.cs);
+    return PANDA_ACCESS_ADDR(panda_vcpu.cs);
 }
 
-static bool is_retry(CPUState *cs, uint64_t addr)
+/*
+ * Beside what the access is: its block was made to make it anew. Others are not
+ * asked about that, as the code in front of their calls may have skipped those
+ * that would have found out.
+ */
+#define MADE_ANEW BIT(31)
+
+static bool is_retry(CPUState *cs, uint64_t addr, uint32_t oi)
 {
-    bool retry = access_retried && ACCESS_ADDR(cs) == addr;
+    bool retry = (oi & MADE_ANEW) && access_retried
+        && PANDA_ACCESS_ADDR(cs) == addr;
 
     access_retried = false;
-    ACCESS_ADDR(cs) = addr;
+    PANDA_ACCESS_ADDR(cs) = addr;
     return retry;
 }
 
@@ -221,7 +224,7 @@ deliver_access(CPUArchState *env, uintptr_t ra, uint32_t oi, uint64_t mask,
     Access access = {
         .cs = cs, .place = PANDA_PLACE_MEM,
         .pc = panda_exact_pc(cs, INSN_PC(cs)), .ra = ra,
-        .addr = ACCESS_ADDR(cs), .oi = oi,
+        .addr = PANDA_ACCESS_ADDR(cs), .oi = oi,
         .store = point == PANDA_POINT_BEFORE_STORE
             || point == PANDA_POINT_AFTER_STORE,
     };
@@ -231,19 +234,26 @@ deliver_access(CPUArchState *env, uintptr_t ra, uint32_t oi, uint64_t mask,
     return deliver(&access, mask, after, lo, hi);
 }
 
+static bool may_pass(uint64_t mask, uint64_t addr, uint32_t oi)
+{
+    return panda_access_may_pass(mask, addr,
+                                 panda_access_is_parted(oi & ~MADE_ANEW));
+}
+
 static void before_load(CPUArchState *env, uint64_t addr, uint32_t oi,
                         uint64_t mask)
 {
-    if (!is_retry(env_cpu(env), addr) && panda_access_may_pass(mask, addr)) {
-        deliver_access(env, GETPC(), oi, mask, PANDA_POINT_BEFORE_LOAD, 0, 0);
+    if (!is_retry(env_cpu(env), addr, oi) && may_pass(mask, addr, oi)) {
+        deliver_access(env, GETPC(), oi & ~MADE_ANEW, mask,
+                       PANDA_POINT_BEFORE_LOAD, 0, 0);
     }
 }
 
 static uint64_t before_store(CPUArchState *env, uint64_t addr, uint32_t oi,
                              uint64_t lo, uint64_t hi, uint64_t mask)
 {
-    if (!is_retry(env_cpu(env), addr) && panda_access_may_pass(mask, addr)) {
-        return deliver_access(env, GETPC(), oi, mask,
+    if (!is_retry(env_cpu(env), addr, oi) && may_pass(mask, addr, oi)) {
+        return deliver_access(env, GETPC(), oi & ~MADE_ANEW, mask,
                               PANDA_POINT_BEFORE_STORE, lo, hi);
     }
     return lo;
@@ -252,7 +262,7 @@ static uint64_t before_store(CPUArchState *env, uint64_t addr, uint32_t oi,
 static void after_load(CPUArchState *env, uint32_t oi, uint64_t lo,
                        uint64_t hi, uint64_t mask)
 {
-    if (panda_access_may_pass(mask, ACCESS_ADDR(env_cpu(env)))) {
+    if (may_pass(mask, PANDA_ACCESS_ADDR(env_cpu(env)), oi)) {
         deliver_access(env, GETPC(), oi, mask, PANDA_POINT_AFTER_LOAD, lo, hi);
     }
 }
@@ -260,7 +270,7 @@ static void after_load(CPUArchState *env, uint32_t oi, uint64_t lo,
 static void after_store(CPUArchState *env, uint32_t oi, uint64_t lo,
                         uint64_t hi, uint64_t mask)
 {
-    if (panda_access_may_pass(mask, ACCESS_ADDR(env_cpu(env)))) {
+    if (may_pass(mask, PANDA_ACCESS_ADDR(env_cpu(env)), oi)) {
         deliver_access(env, GETPC(), oi, mask, PANDA_POINT_AFTER_STORE, lo,
                        hi);
     }
@@ -303,6 +313,14 @@ static bool emitting(bool store)
                                              : PANDA_CF_LOAD));
 }
 
+/* What the calls before an access are told of it. */
+static TCGTemp *before_what(MemOpIdx oi)
+{
+    bool anew = tcg_ctx->gen_tb->cflags & CF_MEMI_ONLY;
+
+    return tcgv_i32_temp(tcg_constant_i32(oi | (anew ? MADE_ANEW : 0)));
+}
+
 static TCGv_i64 addr_begin(TCGTemp *addr)
 {
     if (tcg_ctx->addr_type == TCG_TYPE_I32) {
@@ -321,14 +339,35 @@ static void addr_end(TCGv_i64 wide)
     }
 }
 
+static void store_address(TCGTemp *addr)
+{
+    TCGv_i64 wide = addr_begin(addr);
+
+    tcg_gen_st_i64(wide, tcg_env, PANDA_ACCESS_ADDR_OFFSET);
+    addr_end(wide);
+}
+
 /* The access may change the register its address is in. */
 static void note_address(PandaPoint after, TCGTemp *addr)
 {
     if (masks[after] || streamed[after]) {
-        TCGv_i64 wide = addr_begin(addr);
+        store_address(addr);
+    }
+}
 
-        tcg_gen_st_i64(wide, tcg_env, ACCESS_ADDR_OFFSET);
-        addr_end(wide);
+/* addr: NULL after the access. Returns NULL if the call is unconditional. */
+static TCGLabel *guard_begin(uint64_t mask, TCGTemp *addr, MemOpIdx oi)
+{
+    return panda_access_can_guard(mask) ? panda_access_guard(mask, addr, oi)
+                                        : NULL;
+}
+
+/* What the call would have noted. */
+static void guard_end_before(TCGLabel *skip, TCGTemp *addr)
+{
+    if (skip) {
+        gen_set_label(skip);
+        store_address(addr);
     }
 }
 
@@ -342,13 +381,14 @@ void panda_gen_before_load(TCGTemp *addr, MemOpIdx oi)
         return;
     }
     if (mask) {
+        TCGLabel *skip = guard_begin(mask, addr, oi);
         TCGv_i64 wide = addr_begin(addr);
 
         tcg_gen_call4(before_load, &before_load_info, NULL,
                       tcgv_ptr_temp(tcg_env), tcgv_i64_temp(wide),
-                      tcgv_i32_temp(tcg_constant_i32(oi)),
-                      tcgv_i64_temp(tcg_constant_i64(mask)));
+                      before_what(oi), tcgv_i64_temp(tcg_constant_i64(mask)));
         addr_end(wide);
+        guard_end_before(skip, addr);
     } else {
         note_address(PANDA_POINT_AFTER_LOAD, addr);
     }
@@ -361,8 +401,7 @@ static void gen_before_store(TCGTemp *ret, TCGTemp *addr, MemOpIdx oi,
 
     tcg_gen_call6(before_store, &before_store_info, ret,
                   tcgv_ptr_temp(tcg_env), tcgv_i64_temp(wide),
-                  tcgv_i32_temp(tcg_constant_i32(oi)),
-                  tcgv_i64_temp(lo), tcgv_i64_temp(hi),
+                  before_what(oi), tcgv_i64_temp(lo), tcgv_i64_temp(hi),
                   tcgv_i64_temp(tcg_constant_i64(
                       masks[PANDA_POINT_BEFORE_STORE])));
     addr_end(wide);
@@ -384,18 +423,28 @@ static bool calls_before_store(TCGTemp *addr)
 TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi);
 TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi)
 {
+    TCGv_i32 out;
+    TCGv_i64 wide;
+    TCGLabel *skip;
+
     if (!calls_before_store(addr)) {
         return val;
     }
-
-    TCGv_i32 out = tcg_temp_ebb_new_i32();
-    TCGv_i64 wide = tcg_temp_ebb_new_i64();
-
+    if (panda_access_can_guard(masks[PANDA_POINT_BEFORE_STORE])) {
+        out = tcg_temp_new_i32();
+        tcg_gen_mov_i32(out, val);
+        skip = panda_access_guard(masks[PANDA_POINT_BEFORE_STORE], addr, oi);
+    } else {
+        out = tcg_temp_ebb_new_i32();
+        skip = NULL;
+    }
+    wide = tcg_temp_ebb_new_i64();
     tcg_gen_extu_i32_i64(wide, val);
     gen_before_store(tcgv_i64_temp(wide), addr, oi, wide,
                      tcg_constant_i64(0));
     tcg_gen_extrl_i64_i32(out, wide);
     tcg_temp_free_i64(wide);
+    guard_end_before(skip, addr);
     replaced = tcgv_i32_temp(out);
     return out;
 }
@@ -403,13 +452,22 @@ TCGv_i32 panda_gen_before_store_i32(TCGv_i32 val, TCGTemp *addr, MemOpIdx oi)
 TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi);
 TCGv_i64 panda_gen_before_store_i64(TCGv_i64 val, TCGTemp *addr, MemOpIdx oi)
 {
+    TCGv_i64 out;
+    TCGLabel *skip;
+
     if (!calls_before_store(addr)) {
         return val;
     }
-
-    TCGv_i64 out = tcg_temp_ebb_new_i64();
-
+    if (panda_access_can_guard(masks[PANDA_POINT_BEFORE_STORE])) {
+        out = tcg_temp_new_i64();
+        tcg_gen_mov_i64(out, val);
+        skip = panda_access_guard(masks[PANDA_POINT_BEFORE_STORE], addr, oi);
+    } else {
+        out = tcg_temp_ebb_new_i64();
+        skip = NULL;
+    }
     gen_before_store(tcgv_i64_temp(out), addr, oi, val, tcg_constant_i64(0));
+    guard_end_before(skip, addr);
     replaced = tcgv_i64_temp(out);
     return out;
 }
@@ -418,60 +476,95 @@ void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi);
 void panda_gen_before_store_i128(TCGv_i128 val, TCGTemp *addr, MemOpIdx oi)
 {
     if (calls_before_store(addr)) {
+        TCGLabel *skip = guard_begin(masks[PANDA_POINT_BEFORE_STORE], addr,
+                                     oi);
         TCGv_i64 unused = tcg_temp_ebb_new_i64();
 
         gen_before_store(tcgv_i64_temp(unused), addr, oi, TCGV128_LOW(val),
                          TCGV128_HIGH(val));
         tcg_temp_free_i64(unused);
+        guard_end_before(skip, addr);
     }
 }
 
-static void gen_after(MemOpIdx oi, bool store, TCGv_i64 lo, TCGv_i64 hi)
+/* The value of an access: 32 bits of it, or the two words. */
+typedef struct Value {
+    TCGv_i32 narrow;
+    TCGv_i64 lo, hi;
+} Value;
+
+static TCGv_i64 value_begin(const Value *value)
 {
-    PandaPoint point = point_of(store, true);
+    if (value->narrow) {
+        TCGv_i64 wide = tcg_temp_ebb_new_i64();
+
+        tcg_gen_extu_i32_i64(wide, value->narrow);
+        return wide;
+    }
+    return value->lo;
+}
+
+static void value_end(const Value *value, TCGv_i64 wide)
+{
+    if (value->narrow) {
+        tcg_temp_free_i64(wide);
+    }
+}
+
+static void call_after(MemOpIdx oi, bool store, const Value *value)
+{
+    uint64_t mask = masks[point_of(store, true)];
+    TCGLabel *skip = guard_begin(mask, NULL, oi);
+    TCGv_i64 lo = value_begin(value);
+
+    tcg_gen_call5(store ? after_store : after_load,
+                  store ? &after_store_info : &after_load_info, NULL,
+                  tcgv_ptr_temp(tcg_env), tcgv_i32_temp(tcg_constant_i32(oi)),
+                  tcgv_i64_temp(lo), tcgv_i64_temp(value->hi),
+                  tcgv_i64_temp(tcg_constant_i64(mask)));
+    value_end(value, lo);
+    if (skip) {
+        gen_set_label(skip);
+    }
+}
+
+static void emit_streams(MemOpIdx oi, bool store, const Value *value)
+{
+    PandaEmittedAccess access = {
+        .pc = translated_pc, .oi = oi, .store = store,
+        .kernel = translated_kernel, .lo = value_begin(value),
+        .hi = value->hi,
+    };
     PandaListener *l;
 
-    if (masks[point]) {
-        tcg_gen_call5(store ? after_store : after_load,
-                      store ? &after_store_info : &after_load_info, NULL,
-                      tcgv_ptr_temp(tcg_env),
-                      tcgv_i32_temp(tcg_constant_i32(oi)),
-                      tcgv_i64_temp(lo), tcgv_i64_temp(hi),
-                      tcgv_i64_temp(tcg_constant_i64(masks[point])));
-    }
-    if (streamed[point]) {
-        PandaEmittedAccess access = {
-            .pc = translated_pc, .oi = oi, .store = store,
-            .kernel = translated_kernel, .lo = lo, .hi = hi,
-        };
-
-        PANDA_FOR_EACH_LISTENER(l) {
-            if (l->emit_access
-                && panda_listener_may_want(l, point, translated_pc,
-                                           translated_kernel)) {
-                l->emit_access(l, &access);
-            }
+    PANDA_FOR_EACH_LISTENER(l) {
+        if (l->emit_access
+            && panda_listener_may_want(l, point_of(store, true),
+                                       translated_pc, translated_kernel)) {
+            l->emit_access(l, &access);
         }
     }
+    value_end(value, access.lo);
 }
 
-static bool emitting_after(bool store)
+static void gen_after(MemOpIdx oi, bool store, Value value)
 {
     PandaPoint point = point_of(store, true);
 
-    return emitting(store) && (masks[point] || streamed[point]);
+    if (emitting(store)) {
+        if (masks[point]) {
+            call_after(oi, store, &value);
+        }
+        if (streamed[point]) {
+            emit_streams(oi, store, &value);
+        }
+    }
 }
 
 void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store);
 void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store)
 {
-    if (emitting_after(store)) {
-        TCGv_i64 wide = tcg_temp_ebb_new_i64();
-
-        tcg_gen_extu_i32_i64(wide, val);
-        gen_after(oi, store, wide, tcg_constant_i64(0));
-        tcg_temp_free_i64(wide);
-    }
+    gen_after(oi, store, (Value) { .narrow = val, .hi = tcg_constant_i64(0) });
     if (store && replaced && replaced == tcgv_i32_temp(val)) {
         tcg_temp_free_i32(val);
         replaced = NULL;
@@ -481,9 +574,7 @@ void panda_gen_after_i32(TCGv_i32 val, MemOpIdx oi, bool store)
 void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store);
 void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store)
 {
-    if (emitting_after(store)) {
-        gen_after(oi, store, val, tcg_constant_i64(0));
-    }
+    gen_after(oi, store, (Value) { .lo = val, .hi = tcg_constant_i64(0) });
     if (store && replaced && replaced == tcgv_i64_temp(val)) {
         tcg_temp_free_i64(val);
         replaced = NULL;
@@ -493,9 +584,9 @@ void panda_gen_after_i64(TCGv_i64 val, MemOpIdx oi, bool store)
 void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store);
 void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store)
 {
-    if (emitting_after(store)) {
-        gen_after(oi, store, TCGV128_LOW(val), TCGV128_HIGH(val));
-    }
+    gen_after(oi, store, (Value) {
+        .lo = TCGV128_LOW(val), .hi = TCGV128_HIGH(val),
+    });
 }
 
 void panda_mem_insn_start(uint64_t pc, bool kernel)
@@ -581,8 +672,9 @@ void __wrap_qemu_plugin_vcpu_mem_cb(CPUState *cs, uint64_t addr, uint64_t lo,
         for (int after = 0; after < 2; after++) {
             Access copy = access;
 
-            deliver(&copy, panda_point_mask(point_of(store, after), pc,
-                                            kernel),
+            deliver(&copy,
+                    panda_point_mask(point_of(store, after), pc, kernel)
+                        & ~panda_block_done(),
                     after, lo, hi);
         }
         stream_access(&access, kernel, lo, hi);

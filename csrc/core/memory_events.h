@@ -10,6 +10,15 @@
 #include "exec/memopidx.h"
 #include "tcg/tcg.h"
 
+/*
+ * Address of the access that is being made: where QEMU has the values of
+ * accesses for its plugins, of which there are none. Generated code reaches it
+ * at less cost than a variable.
+ */
+#define PANDA_ACCESS_ADDR(cs) ((cs)->neg.plugin_mem_value_high)
+#define PANDA_ACCESS_ADDR_OFFSET                                              \
+    (offsetof(CPUState, neg.plugin_mem_value_high) - sizeof(CPUState))
+
 /* An access whose code is being emitted. */
 typedef struct PandaEmittedAccess {
     uint64_t pc;
@@ -32,13 +41,19 @@ typedef struct PandaAccessParts {
     uint64_t value[2];
 } PandaAccessParts;
 
+/* Is it two? */
+static inline bool panda_access_is_parted(MemOpIdx oi)
+{
+    return memop_size(get_memop(oi)) == 16;
+}
+
 static inline PandaAccessParts panda_access_parts(MemOpIdx oi, uint64_t lo,
                                                   uint64_t hi)
 {
     MemOp op = get_memop(oi);
     unsigned size = memop_size(op);
 
-    if (size == 16) {
+    if (panda_access_is_parted(oi)) {
         bool big = (op & MO_BSWAP) == MO_BE;
 
         return (PandaAccessParts) {

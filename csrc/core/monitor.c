@@ -5,6 +5,7 @@
  */
 #include "core/internal.h"
 #include "core/machine.h"
+#include "plugins/commands.h"
 #include "record/commands.h"
 #include "monitor/monitor-internal.h"
 #include "monitor/monitor.h"
@@ -49,7 +50,7 @@ static void __attribute__((constructor(101))) fill_commands(void)
         .help = "give text to the callbacks of kind \"monitor\"",
         .cmd = plugin_cmd,
     };
-    panda_record_hmp(&__wrap_hmp_cmds[n + 1]);
+    panda_plugins_hmp(panda_record_hmp(&__wrap_hmp_cmds[n + 1]));
 }
 
 void panda_monitor_print(PandaMonitor *mon, const char *text)

@@ -31,6 +31,9 @@ static struct {
     void (*clear_error)(void);
     PyObj *(*error)(void);
     unsigned long long (*as_u64)(PyObj *number);
+    PyObj *(*from_s64)(long long value);
+    PyObj *(*from_bool)(long value);
+    int (*is_true)(PyObj *object);
     PyObj *none;
     PyObj *failed;
 } py;
@@ -54,6 +57,9 @@ void panda_python_set_api(const PandaPythonApi *api)
     py.clear_error = api->PyErr_Clear;
     py.error = api->PyErr_Occurred;
     py.as_u64 = api->PyLong_AsUnsignedLongLongMask;
+    py.from_s64 = api->PyLong_FromLongLong;
+    py.from_bool = api->PyBool_FromLong;
+    py.is_true = api->PyObject_IsTrue;
     py.none = api->none;
     py.failed = api->failed;
 }
@@ -165,6 +171,68 @@ void panda_python_call(const PandaCallback *callback, unsigned n,
         py.decref(args[first + i]);
     }
     vcpu_state = py.save_thread();
+}
+
+static PyObj *object_of(const PandaPythonTarget *target, uint64_t word,
+                        PandaPppKind kind)
+{
+    switch (kind) {
+    case PANDA_PPP_CPU:
+    case PANDA_PPP_TB:
+        py.incref(target->before[kind == PANDA_PPP_TB]);
+        return target->before[kind == PANDA_PPP_TB];
+    case PANDA_PPP_S64:
+        return py.from_s64(word);
+    case PANDA_PPP_U32:
+        return py.from_u64((uint32_t)word);
+    case PANDA_PPP_S32:
+        return py.from_s64((int32_t)word);
+    case PANDA_PPP_U16:
+        return py.from_u64((uint16_t)word);
+    case PANDA_PPP_S16:
+        return py.from_s64((int16_t)word);
+    case PANDA_PPP_U8:
+        return py.from_u64((uint8_t)word);
+    case PANDA_PPP_BOOL:
+        return py.from_bool((uint8_t)word != 0);
+    default:
+        return py.from_u64(word);
+    }
+}
+
+bool panda_python_call_words(const PandaCallback *callback, unsigned n,
+                             const uint64_t *words, const uint8_t *kinds)
+{
+    const PandaPythonTarget *target = &callback->python;
+    PyObj *slots[PANDA_PPP_WORDS + 1];
+    PyObj **args = slots + 1;
+    bool is_true = false;
+    PyObj *result;
+
+    py.restore_thread(vcpu_state);
+    if (!qatomic_read(&callback->enabled)
+        || qatomic_read(&panda_gate_closed)) {
+        /* By the thread that held Python's lock until now. */
+        vcpu_state = py.save_thread();
+        return false;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        args[i] = object_of(target, words[i], kinds[i]);
+    }
+    result = py.vectorcall(target->callable, args, n | ARGUMENTS_OFFSET,
+                           NULL);
+    if (likely(result)) {
+        is_true = result != py.none && py.is_true(result) == 1;
+        py.clear_error();
+        py.decref(result);
+    } else {
+        report(target->callable);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        py.decref(args[i]);
+    }
+    vcpu_state = py.save_thread();
+    return is_true;
 }
 
 /* ---- reading memory without a foreign-function layer ---- */

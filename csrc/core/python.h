@@ -17,6 +17,12 @@ void panda_python_call(const PandaCallback *callback, unsigned n,
                        const uint64_t *numbers);
 
 /*
+ * Call one with words of given kinds (PandaPppKind); is its result true?
+ */
+bool panda_python_call_words(const PandaCallback *callback, unsigned n,
+                             const uint64_t *words, const uint8_t *kinds);
+
+/*
  * Call a callback of a kind that is raised often: PANDA_CALL() for C functions.
  * numbers: a parenthesised list of those arguments that are numbers.
  */

@@ -12,9 +12,6 @@
 #include "qemu/main-loop.h"
 #include "system/runstate.h"
 
-/* Saving writes all of RAM: long, but not forever. */
-#define PATIENCE_MS (600 * 1000)
-
 typedef struct Snapshot {
     const char *name;
     /* QEMU's report, and what it printed besides. */
@@ -112,7 +109,7 @@ static int run(void (*fn)(void *opaque), Snapshot *s)
                           panda_rr_mode() == PANDA_RR_RECORD ? "recorded"
                                                              : "replaying");
     }
-    status = panda_run_in_main_loop(fn, s, PATIENCE_MS);
+    status = panda_run_in_main_loop(fn, s, PANDA_PATIENCE_MS);
 
     if (status == PANDA_OK && s->err) {
         status = panda_fail(PANDA_ERR_SNAPSHOT, "%s%s%s%s",

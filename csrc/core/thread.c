@@ -8,6 +8,7 @@
  */
 #include "core/internal.h"
 #include "core/machine.h"
+#include "record/record.h"
 #include "qemu/main-loop.h"
 #include "qemu/thread.h"
 #include <setjmp.h>
@@ -19,6 +20,7 @@ static QemuThread *vcpu_thread;
 static pthread_t vcpu_id;
 static bool begun;
 static bool ended;
+static bool died;
 static bool end_requested;
 static sigjmp_buf end_jump;
 static Notifier *force_rcu_notifier;
@@ -40,11 +42,44 @@ static void run_vcpu(void *opaque)
     }
 }
 
+bool panda_vcpu_thread_died(void)
+{
+    return qatomic_read(&died);
+}
+
+void __real_qemu_wait_io_event_common(CPUState *cs);
+
+/*
+ * QEMU has given up in the CPU thread. Whoever waits for it must not wait for
+ * ever: that it stops, that it leaves the gate, or that it does something,
+ * which it does not any more.
+ */
+static void bury(void *opaque)
+{
+    CPUState *cs = first_cpu;
+
+    qatomic_set(&died, true);
+    panda_gate_leave_vcpu();
+    if (!bql_locked()) {
+        bql_lock();
+    }
+    if (cs) {
+        qemu_mutex_lock(&cs->work_mutex);
+        QSIMPLEQ_INIT(&cs->work_list);
+        qemu_mutex_unlock(&cs->work_mutex);
+        cs->stop = true;
+        __real_qemu_wait_io_event_common(cs);
+    }
+    qemu_notify_event();
+}
+
 void panda_vcpu_thread_main(void)
 {
     vcpu_id = pthread_self();
     qatomic_set(&begun, true);
-    panda_guarded(run_vcpu, NULL);
+    if (!panda_guarded(run_vcpu, NULL)) {
+        panda_guarded(bury, NULL);
+    }
     if (bql_locked()) {
         bql_unlock();
     }

@@ -11,6 +11,7 @@
 #include "core/listeners.h"
 #include "core/limit.h"
 #include "core/machine.h"
+#include "hooks/hooks.h"
 #include "exec/exec-all.h"
 #include "exec/translation-block.h"
 #include "hw/core/cpu.h"
@@ -123,7 +124,7 @@ void panda_variants_update(void)
     if (chaining_off) {
         bits |= CHAINING_OFF;
     }
-    if (panda_listeners_fix_pc()) {
+    if (panda_listeners_fix_pc() || panda_hooks_fix_pc()) {
         bits |= FIXED_PC;
     }
     qatomic_set(&wanted_bits, bits);

@@ -1,21 +1,296 @@
 /*
- * Which thread of the guest's operating system runs.
+ * The guest's kernel is found, and asked which thread runs.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "introspect/os.h"
+#include "introspect/internal.h"
+#include "introspect/btf.h"
+#include "introspect/events.h"
+#include "qemu/timer.h"
+
+/* Between attempts: it costs a look at all of RAM. */
+#define FIRST_PAUSE_NS (50 * SCALE_MS)
+#define LONGEST_PAUSE_NS (2000 * SCALE_MS)
+
+static bool found;
+/* The guest may be another one since: look before anything is believed. */
+static bool doubtful;
+/* All that processes and their maps need is known. */
+static bool complete;
+static int64_t next_try, pause_ns;
+static const char *missing = "";
+static char release[256];
+static char *report;
+
+uint64_t os_page_size(void)
+{
+    const char *text = os_vmcoreinfo();
+    const char *at = text ? strstr(text, "\nPAGESIZE=") : NULL;
+
+    return at ? g_ascii_strtoull(at + 10, NULL, 10) : 4096;
+}
+
+static void find_release(void)
+{
+    const char *text = os_vmcoreinfo();
+
+    release[0] = 0;
+    if (text && g_str_has_prefix(text, "OSRELEASE=")) {
+        size_t len = strcspn(text + 10, "\n");
+
+        snprintf(release, sizeof(release), "%.*s",
+                 (int)MIN(len, sizeof(release) - 1), text + 10);
+    } else {
+        static const char banner[] = "Linux version ";
+
+        for (unsigned i = 0; i < os_memory.n_segments && !release[0]; i++) {
+            const OsSegment *s = &os_memory.segment[i];
+            const uint8_t *hit = memmem(s->host, s->size, banner,
+                                        strlen(banner));
+
+            if (hit && hit + sizeof(release) < s->host + s->size) {
+                size_t len = strcspn((const char *)hit + strlen(banner),
+                                     " \n");
+
+                snprintf(release, sizeof(release), "%.*s",
+                         (int)MIN(len, 64), hit + strlen(banner));
+            }
+        }
+    }
+}
+
+/* Where the kernel's half begins and its tables are. */
+static void find_kernel(CPUState *cs)
+{
+    uint64_t va;
+
+    if (os_memory.word == 4) {
+        os_memory.kernel_start = 0xc0000000;
+        if (os_vmcoreinfo_hex("SYMBOL(_stext)", &va)) {
+            os_memory.kernel_start = va & 0xc0000000;
+        }
+        os_memory.kernel_start = panda_arch_os_kernel_start(
+            os_memory.kernel_start);
+    }
+    if (os_memory.has_image_delta
+        && os_vmcoreinfo_hex("SYMBOL(swapper_pg_dir)", &va)
+        && os_ram(va - os_memory.image_delta, 8)) {
+        os_memory.kernel_root = va - os_memory.image_delta;
+    } else {
+        os_memory.kernel_root = panda_arch_os_kernel_root(cs);
+    }
+}
+
+static const char *attach(CPUState *cs)
+{
+    os_memory_init(cs);
+    os_layout_clear();
+    os_forget_stacks();
+    if (!os_memory.n_segments) {
+        return "the machine has no RAM";
+    }
+    os_vmcoreinfo_find(cs);
+    find_kernel(cs);
+    find_release();
+    os_kallsyms_find();
+    if (os_layout_from_btf()) {
+        complete = true;
+        if (!os_find_init_task()) {
+            return "the first process (swapper) is not in memory: the guest "
+                "is still booting, or no Linux";
+        }
+    } else {
+        complete = os_layout_infer(cs);
+        if (!os_knows(OS_TASK_PID) || !os_knows(OS_TASK_REAL_PARENT)
+            || !os_find_init_task()) {
+            return "the kernel has no type information (BTF) and its "
+                "structures cannot be made out yet: let it boot to its first "
+                "programs, or it is no Linux";
+        }
+    }
+    panda_arch_os_prepare(cs, os_is_task);
+    return NULL;
+}
+
+static bool is_still_there(void)
+{
+    PandaTask task;
+
+    os_memory_forget();
+    os_forget_stacks();
+    return os_is_task(os_init_task) && os_fill_task(os_init_task, &task)
+        && !task.pid && !strncmp(task.name, "swapper", 7);
+}
 
 bool panda_os_ready(CPUState *cs)
 {
-    return false;
+    int64_t now;
+
+    if (likely(found && !doubtful && complete)) {
+        return true;
+    }
+    if (found && doubtful) {
+        doubtful = false;
+        found = is_still_there();
+    }
+    if (found && complete) {
+        return true;
+    }
+    now = get_clock();
+    if (now < next_try) {
+        return found;
+    }
+    if (found) {
+        /* More runs than did then: perhaps it shows the rest. */
+        os_memory_forget();
+        complete = os_layout_infer(cs);
+    } else {
+        missing = attach(cs);
+        found = !missing;
+    }
+    pause_ns = MIN(MAX(pause_ns * 2, FIRST_PAUSE_NS), LONGEST_PAUSE_NS);
+    next_try = get_clock() + pause_ns;
+    return found;
+}
+
+void panda_os_doubt(void)
+{
+    doubtful = true;
+    qatomic_set(&panda_os_events_due, true);
+    next_try = 0;
+    pause_ns = 0;
+}
+
+int os_require(void)
+{
+    int status = panda_check_usable();
+
+    if (status != PANDA_OK) {
+        return status;
+    }
+    if (!panda_vcpu.cs) {
+        return panda_fail(PANDA_ERR_OS, "there is no machine yet: the guest's "
+                          "system can be asked while it runs");
+    }
+    if (!panda_os_ready(panda_vcpu.cs)) {
+        return panda_fail(PANDA_ERR_OS, "the guest's kernel is not found: %s",
+                          missing);
+    }
+    os_memory_forget();
+    return PANDA_OK;
 }
 
 uint64_t panda_os_current_task(CPUState *cs)
 {
-    return 0;
+    uint64_t value = 0;
+
+    if (!panda_os_ready(cs)) {
+        return 0;
+    }
+    switch (panda_arch_os_current(cs, &value)) {
+    case OS_CLUE_TASK:
+        return value;
+    case OS_CLUE_STACK:
+        return os_task_of_stack(value);
+    case OS_CLUE_INSIDE:
+        return os_task_around(value);
+    default:
+        return 0;
+    }
 }
 
 bool panda_os_current_thread(CPUState *cs, PandaOsThread *thread)
 {
-    return false;
+    uint64_t task = panda_os_current_task(cs);
+    uint32_t value;
+
+    *thread = (PandaOsThread) { .task = task };
+    if (!task || !os_get_u32(task, OS_TASK_PID, &value)
+        || !os_read(task + os_offset(OS_TASK_COMM), thread->comm,
+                    PANDA_OS_COMM)) {
+        return false;
+    }
+    thread->tid = value;
+    os_get_u32(task, OS_TASK_TGID, &value);
+    thread->pid = value;
+    os_get_word(task, OS_TASK_MM, &thread->mm);
+    thread->comm[PANDA_OS_COMM - 1] = 0;
+    return true;
+}
+
+/* ---- the public part that is about the kernel itself ---- */
+
+int panda_os_attach(void)
+{
+    next_try = 0;
+    return os_require();
+}
+
+const char *panda_os_release(void)
+{
+    return os_require() == PANDA_OK ? release : "";
+}
+
+static const char *source_name(OsSource source)
+{
+    static const char *const name[] = {
+        "unknown", "BTF", "inferred", "profile", "constant",
+    };
+
+    return name[source];
+}
+
+const char *panda_os_report(void)
+{
+    GString *text = g_string_new(NULL);
+
+    if (os_require() != PANDA_OK) {
+        g_string_printf(text, "%s\n", panda_last_error());
+    } else {
+        g_string_append_printf(text, "release: %s\n", release);
+        g_string_append_printf(text, "VMCOREINFO: %s\n",
+                               os_vmcoreinfo() ? "yes" : "no");
+        g_string_append_printf(text, "kallsyms: %" PRIu64 " symbols (%s)\n",
+                               os_kallsyms_count(), os_kallsyms_how());
+        g_string_append_printf(text, "BTF: %" PRIu64 " types\n",
+                               os_btf_types());
+        g_string_append_printf(text, "first task: 0x%" PRIx64 "\n",
+                               os_init_task);
+        for (OsField f = 0; f < OS_FIELDS_COUNT; f++) {
+            const OsOffset *o = &os_layout.field[f];
+
+            if (o->source != OS_UNKNOWN) {
+                g_string_append_printf(text, "%s.%s: %d (%s%s%s)\n",
+                                       os_field_structure(f),
+                                       os_field_name(f), o->offset,
+                                       source_name(o->source),
+                                       o->evidence ? ": " : "",
+                                       o->evidence ?: "");
+            }
+        }
+    }
+    g_free(report);
+    report = g_string_free(text, FALSE);
+    return report;
+}
+
+int panda_os_symbol(const char *name, uint64_t *address)
+{
+    int status = os_require();
+
+    if (status != PANDA_OK) {
+        return status;
+    }
+    return os_symbol(name, address) ? PANDA_OK
+        : panda_fail(PANDA_ERR_OS, "the guest's kernel has no symbol '%s'%s",
+                     name, os_kallsyms_count()
+                     ? "" : ": its table of symbols was not found");
+}
+
+const char *panda_os_symbol_at(uint64_t address, uint64_t *offset)
+{
+    char type;
+
+    return os_require() == PANDA_OK ? os_symbol_at(address, offset, &type)
+                                    : NULL;
 }

@@ -41,4 +41,7 @@ uint64_t panda_os_current_task(CPUState *cs);
 /* More of it; false if it is not known. */
 bool panda_os_current_thread(CPUState *cs, PandaOsThread *thread);
 
+/* A snapshot was loaded, or the machine was reset: nothing is sure. */
+void panda_os_doubt(void);
+
 #endif

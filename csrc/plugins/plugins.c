@@ -105,31 +105,15 @@ static int open_file(PandaPlugin *p, const char *path)
     return PANDA_OK;
 }
 
-/* Its callback points are those panda/plugin.h has noted. */
-static int define_points(PandaPlugin *p)
+/* What panda/plugin.h has compiled into it, to define its callback points. */
+static int attach(PandaPlugin *p, bool define)
 {
-    PandaPppPoint **(*points)(const char *) =
-        dlsym(p->library, "panda_plugin_points_");
+    int (*function)(void *self, const char *name, bool define) =
+        dlsym(p->library, "panda_plugin_attach");
 
-    if (points) {
-        for (PandaPppPoint **point = points(p->name); *point; point++) {
-            if (panda_ppp_define(*point) != PANDA_OK) {
-                return PANDA_ERR_ARGUMENT;
-            }
-        }
-    }
-    return PANDA_OK;
-}
-
-static void undefine_points(PandaPlugin *p)
-{
-    PandaPppPoint **(*points)(const char *) =
-        dlsym(p->library, "panda_plugin_points_");
-
-    for (PandaPppPoint **point = points ? points(p->name) : NULL;
-         point && *point; point++) {
-        panda_ppp_undefine(*point);
-    }
+    /* The name is kept as long as the library, which stays. */
+    return function ? function(p, g_intern_string(p->name), define)
+                    : PANDA_OK;
 }
 
 static bool init(PandaPlugin *p)
@@ -139,7 +123,7 @@ static bool init(PandaPlugin *p)
     if (p->builtin) {
         return !p->builtin->init || p->builtin->init(p);
     }
-    if (define_points(p) != PANDA_OK) {
+    if (attach(p, true) != PANDA_OK) {
         return false;
     }
     init_plugin = dlsym(p->library, "init_plugin");
@@ -166,7 +150,7 @@ static void detach(PandaPlugin *p)
     panda_unregister_callbacks(p);
     panda_ppp_remove_all(p);
     if (p->library) {
-        undefine_points(p);
+        attach(p, false);
     }
 }
 

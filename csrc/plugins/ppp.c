@@ -7,10 +7,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
+#include "core/python.h"
 #include "plugins/ppp.h"
-
-/* What panda_ppp_run_words() can pass: the arguments of the longest call. */
-#define MAX_WORDS 10
 
 typedef struct List {
     struct rcu_head rcu;
@@ -21,6 +19,10 @@ typedef struct List {
 typedef struct Listener {
     struct rcu_head rcu;
     PandaPppListener pub;
+    /* A Python function: pub.function is python_listens(), with this. */
+    PandaCallback call;
+    uint8_t kinds[PANDA_PPP_WORDS];
+    uint32_t n_kinds;
 } Listener;
 
 /* "plugin\nname" -> PandaPppPoint. */
@@ -63,6 +65,7 @@ static void retire(PandaPppListener *l)
 
     /* An event that walks the old list passes over it. */
     qatomic_set(&l->enabled, 0);
+    qatomic_set(&retired->call.enabled, false);
     PANDA_FREE_LATER(retired, free_listener);
 }
 
@@ -185,8 +188,10 @@ static void tell(void (*changed)(void))
     }
 }
 
-static int add(const char *plugin, const char *name, PandaPppListener wanted)
+/* new: as it is to be, but for what is the same for all. */
+static int add(const char *plugin, const char *name, Listener *new)
 {
+    PandaPppListener wanted = new->pub;
     Match same = { .function = wanted.function, .context = wanted.context,
                    .has_context = wanted.has_context };
     void (*changed)(void) = NULL;
@@ -214,39 +219,88 @@ static int add(const char *plugin, const char *name, PandaPppListener wanted)
         }
         if (status == PANDA_OK) {
             List *list = new_list(n + 1);
-            Listener *listener = g_new0(Listener, 1);
 
             if (n) {
                 memcpy(list->item, old->item, n * sizeof(list->item[0]));
             }
-            listener->pub = wanted;
-            listener->pub.enabled = 1;
-            list->item[n] = &listener->pub;
+            new->pub.enabled = 1;
+            list->item[n] = &new->pub;
             list->pub.n = n + 1;
             publish(point, list);
             changed = point->changed;
         }
     }
     pthread_mutex_unlock(&lock);
+    if (status != PANDA_OK) {
+        g_free(new);
+    }
     tell(changed);
     return status;
+}
+
+static Listener *new_listener(void *owner, PandaPppFunction function)
+{
+    Listener *listener = g_new0(Listener, 1);
+
+    listener->pub.owner = owner;
+    listener->pub.function = function;
+    return listener;
 }
 
 int panda_ppp_add(const char *plugin, const char *name, void *owner,
                   PandaPppFunction function)
 {
-    return add(plugin, name, (PandaPppListener) { .function = function,
-                                                  .owner = owner });
+    return add(plugin, name, new_listener(owner, function));
 }
 
 int panda_ppp_add_with_context(const char *plugin, const char *name,
                                void *owner, PandaPppFunction function,
                                void *context)
 {
-    return add(plugin, name, (PandaPppListener) { .function = function,
-                                                  .owner = owner,
-                                                  .context = context,
-                                                  .has_context = 1 });
+    Listener *listener = new_listener(owner, function);
+
+    listener->pub.context = context;
+    listener->pub.has_context = 1;
+    return add(plugin, name, listener);
+}
+
+/*
+ * Integers and pointers are passed one a register or a slot of the stack; so
+ * this can be called with fewer arguments, and does not look at the rest.
+ */
+static int python_listens(void *opaque, uint64_t a0, uint64_t a1, uint64_t a2,
+                          uint64_t a3, uint64_t a4, uint64_t a5, uint64_t a6,
+                          uint64_t a7, uint64_t a8)
+{
+    Listener *l = opaque;
+    const uint64_t words[] = { a0, a1, a2, a3, a4, a5, a6, a7, a8 };
+
+    return panda_python_call_words(&l->call, l->n_kinds, words, l->kinds);
+}
+
+int panda_ppp_add_python(const char *plugin, const char *name, void *owner,
+                         const PandaPythonCallback *callback,
+                         const uint8_t *kinds, uint32_t n)
+{
+    Listener *listener;
+
+    if (!panda_python_supports(PANDA_CB_START_BLOCK_EXEC)) {
+        return panda_fail(PANDA_ERR_UNSUPPORTED, "the core cannot call this "
+                          "Python's functions");
+    }
+    if (n >= PANDA_PPP_WORDS) {
+        return panda_fail(PANDA_ERR_ARGUMENT, "%" PRIu32 " arguments: a "
+                          "callback has %d at most", n, PANDA_PPP_WORDS - 1);
+    }
+    listener = new_listener(owner, (PandaPppFunction)python_listens);
+    listener->pub.context = listener;
+    listener->pub.has_context = 1;
+    panda_python_prepare(&listener->call.python, PANDA_CB_START_BLOCK_EXEC,
+                         callback);
+    listener->call.enabled = true;
+    memcpy(listener->kinds, kinds, n);
+    listener->n_kinds = n;
+    return add(plugin, name, listener);
 }
 
 static int remove_one(const char *plugin, const char *name,
@@ -332,9 +386,9 @@ void panda_ppp_run_words(const PandaPppPoint *point, const uint64_t *words,
 {
     typedef void Any(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
                      uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
-    uint64_t w[MAX_WORDS + 1] = { 0 };
+    uint64_t w[PANDA_PPP_WORDS + 1] = { 0 };
 
-    memcpy(w + 1, words, MIN(n, MAX_WORDS) * sizeof(*words));
+    memcpy(w + 1, words, MIN(n, PANDA_PPP_WORDS) * sizeof(*words));
     PANDA_PPP_EACH(point, l, {
         const uint64_t *a = l->has_context ? w : w + 1;
 

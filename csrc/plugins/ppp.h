@@ -22,13 +22,14 @@ static inline bool panda_ppp_wanted(const PandaPppPoint *point)
 /*
  * Call who listens at a point, functions of a type, without results. To be
  * used as PANDA_FOR_EACH() is: on the CPU thread, in an event, with nothing
- * held. A listener with a context is called as if it took any arguments after
- * it, which is the same for integers and pointers on the hosts there are.
+ * held. A listener with a context is called with words after it, which is the
+ * same for integers and pointers on the hosts there are.
  */
 #define PANDA_PPP_RUN(point, type, ...)                                       \
     PANDA_PPP_EACH(point, l_,                                                 \
         l_->has_context                                                       \
-        ? ((void (*)(void *, ...))l_->function)(l_->context, ##__VA_ARGS__)   \
+        ? (void)((PandaPppWords *)l_->function)(                              \
+              (uintptr_t)l_->context, PANDA_PPP_PASS(__VA_ARGS__))            \
         : ((type)l_->function)(__VA_ARGS__))
 
 /* The same for functions that return a bool: are the results or-ed true? */
@@ -37,11 +38,21 @@ static inline bool panda_ppp_wanted(const PandaPppPoint *point)
         bool any_ = false;                                                    \
         PANDA_PPP_EACH(point, l_,                                             \
             any_ |= l_->has_context                                           \
-            ? (uint8_t)((int (*)(void *, ...))l_->function)(                  \
-                  l_->context, ##__VA_ARGS__) != 0                            \
+            ? (uint8_t)((PandaPppWords *)l_->function)(                       \
+                  (uintptr_t)l_->context, PANDA_PPP_PASS(__VA_ARGS__)) != 0   \
             : ((type)l_->function)(__VA_ARGS__));                             \
         any_;                                                                 \
     })
+
+typedef int PandaPppWords(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
+                          uint64_t, uint64_t, uint64_t, uint64_t, uint64_t);
+
+/* Nine words out of one to nine arguments. */
+#define PANDA_PPP_PASS(...)                                                   \
+    PANDA_PPP_PASS_(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+#define PANDA_PPP_PASS_(a, b, c, d, e, f, g, h, i, ...)                       \
+    (uint64_t)(a), (uint64_t)(b), (uint64_t)(c), (uint64_t)(d),               \
+    (uint64_t)(e), (uint64_t)(f), (uint64_t)(g), (uint64_t)(h), (uint64_t)(i)
 
 #define PANDA_PPP_EACH(point, l, ...)                                         \
     do {                                                                      \

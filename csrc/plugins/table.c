@@ -6,7 +6,16 @@
 #include "plugins/plugins.h"
 
 #define PLUGINS(_)                                                            \
+    _(callstack_instr)                                                        \
+    _(callwitharg)                                                            \
+    _(coverage)                                                               \
+    _(hooks)                                                                  \
+    _(hw_proc_id)                                                             \
     _(hypercaller)                                                            \
+    _(mem_hooks)                                                              \
+    _(osi)                                                                    \
+    _(proc_start_linux)                                                       \
+    _(stringsearch)                                                           \
     _(syscalls2)
 
 #define DECLARE(name) extern const PandaBuiltin panda_builtin_##name;

@@ -3,7 +3,9 @@
  *
  * Every member has its size and checksum before its data, so what was written
  * before a crash can be read without the directory at the end. Members are
- * deflated at the lowest level: recording must not wait for them.
+ * deflated at the lowest level: recording must not wait for them. What looks as
+ * if it had been compressed already becomes stored blocks, which deflate has for
+ * that.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -122,20 +124,74 @@ static uint8_t *put_facts(uint8_t *p, const Member *m, uint16_t extra)
     return put16(p, extra);
 }
 
-static uint8_t *deflate_all(const void *data, size_t size, uint32_t *packed)
+/* Bytes that are looked at, and compressed or stored, as one. */
+#define PIECE  (64u << 10)
+#define SAMPLE 64u
+
+/*
+ * Is it not worth the time to compress this? The values of some of its bytes
+ * are counted: if each is about as frequent as any other, it is not.
+ */
+static bool looks_random(const uint8_t *data, size_t size)
 {
-    z_stream z = { .next_in = (void *)data, .avail_in = size };
-    size_t room;
+    unsigned counts[256] = {};
+    uint64_t n = 0, squares = 0;
+
+    if (size < PIECE / 4) {
+        return false;
+    }
+    for (size_t at = 0; at + SAMPLE <= size; at += 16 * SAMPLE, n += SAMPLE) {
+        for (unsigned i = 0; i < SAMPLE; i++) {
+            counts[data[at + i]]++;
+        }
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(counts); i++) {
+        squares += (uint64_t)counts[i] * counts[i];
+    }
+    /* Of evenly distributed bytes it is n + n * n / 256. */
+    return squares < n + n * n / 190;
+}
+
+static bool deflate_piece(z_stream *z, const uint8_t *data, size_t size,
+                          bool last, bool *storing)
+{
+    bool store = looks_random(data, size);
+
+    if (store != *storing) {
+        *storing = store;
+        if (deflateParams(z, store ? 0 : 1, Z_DEFAULT_STRATEGY) != Z_OK) {
+            return false;
+        }
+    }
+    z->next_in = (void *)data;
+    z->avail_in = size;
+    return deflate(z, last ? Z_FINISH : Z_NO_FLUSH)
+        == (last ? Z_STREAM_END : Z_OK);
+}
+
+static uint8_t *deflate_all(const uint8_t *data, size_t size,
+                            uint32_t *packed)
+{
+    z_stream z = {};
+    bool storing = false, ok = true;
+    size_t room, at = 0;
     uint8_t *out;
 
     if (deflateInit2(&z, 1, Z_DEFLATED, -15, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
         return NULL;
     }
-    room = deflateBound(&z, size);
+    /* And what it takes to change between the two. */
+    room = deflateBound(&z, size) + (size / PIECE + 1) * 32;
     out = g_malloc(room);
     z.next_out = out;
     z.avail_out = room;
-    if (deflate(&z, Z_FINISH) != Z_STREAM_END) {
+    do {
+        size_t n = MIN(PIECE, size - at);
+
+        at += n;
+        ok = deflate_piece(&z, data + at - n, n, at == size, &storing);
+    } while (ok && at < size);
+    if (!ok) {
         g_clear_pointer(&out, g_free);
     }
     *packed = z.total_out;

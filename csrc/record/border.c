@@ -8,6 +8,7 @@
 #include "record/log.h"
 #include "record/player.h"
 #include "record/regions.h"
+#include "record/source.h"
 #include "record/transfers.h"
 #include "qemu/guest-random.h"
 #include "qemu/main-loop.h"
@@ -217,6 +218,7 @@ MemTxResult panda_rr_read(MemoryRegion *mr, hwaddr addr, uint64_t *value,
     MemTxResult result;
     unsigned number;
     uint8_t check;
+    Object *outer;
 
     if (!panda_rr_crosses()) {
         return __real_memory_region_dispatch_read(mr, addr, value, op, attrs);
@@ -235,7 +237,9 @@ MemTxResult panda_rr_read(MemoryRegion *mr, hwaddr addr, uint64_t *value,
     check = digest();
     number = panda_region_number(mr);
     begin();
+    outer = panda_source_enter(memory_region_owner(mr));
     result = __real_memory_region_dispatch_read(mr, addr, value, op, attrs);
+    panda_source_leave(outer);
     log_access(PANDA_ENTRY_READ, number, addr, *value, op, result, check);
     return result;
 }
@@ -250,6 +254,7 @@ MemTxResult panda_rr_write(MemoryRegion *mr, hwaddr addr, uint64_t value,
     MemTxResult result;
     unsigned number;
     uint8_t check;
+    Object *outer;
 
     if (!panda_rr_crosses()) {
         return __real_memory_region_dispatch_write(mr, addr, value, op, attrs);
@@ -272,7 +277,9 @@ MemTxResult panda_rr_write(MemoryRegion *mr, hwaddr addr, uint64_t value,
     check = digest();
     number = panda_region_number(mr);
     begin();
+    outer = panda_source_enter(memory_region_owner(mr));
     result = __real_memory_region_dispatch_write(mr, addr, value, op, attrs);
+    panda_source_leave(outer);
     log_access(PANDA_ENTRY_WRITE, number, addr, value, op, result, check);
     return result;
 }

@@ -13,6 +13,7 @@
 #include "exec/cputlb.h"
 #include "exec/exec-all.h"
 #include "exec/tb-flush.h"
+#include "exec/translator.h"
 #include "internal-common.h"
 #include "qemu/seqlock.h"
 #include "qemu/thread.h"
@@ -39,6 +40,61 @@ void panda_tlb_forget(CPUState *cs)
     tcg_flush_jmp_cache(cs);
 }
 
+/* ---- string instructions ---- */
+
+/*
+ * x86's repeat until they come to a multiple of 65536, or to the end. Where
+ * instructions are counted, QEMU makes one block of each iteration, for the
+ * guest's clock, and leaves the translated code after it. Here one pass is one
+ * instruction, as it is where nothing is counted; it was not so in recordings
+ * of format 1.
+ *
+ * The front end looks at the block's flag, and what counts has looked at it
+ * before: it is taken away in between.
+ */
+static bool by_iteration;
+static TranslationBlock *hidden;
+
+void panda_count_by_iteration(bool each)
+{
+    by_iteration = each;
+}
+
+void panda_count_hide(TranslationBlock *tb)
+{
+    if (!by_iteration && tb->cflags & CF_USE_ICOUNT) {
+        tb->cflags &= ~CF_USE_ICOUNT;
+        hidden = tb;
+    }
+}
+
+static void show(TranslationBlock *tb)
+{
+    if (hidden == tb) {
+        tb->cflags |= CF_USE_ICOUNT;
+        hidden = NULL;
+    }
+}
+
+void __real_translator_loop(CPUState *cs, TranslationBlock *tb,
+                            int *max_insns, vaddr pc, void *host_pc,
+                            const TranslatorOps *ops, DisasContextBase *db);
+void __wrap_translator_loop(CPUState *cs, TranslationBlock *tb,
+                            int *max_insns, vaddr pc, void *host_pc,
+                            const TranslatorOps *ops, DisasContextBase *db);
+void __wrap_translator_loop(CPUState *cs, TranslationBlock *tb,
+                            int *max_insns, vaddr pc, void *host_pc,
+                            const TranslatorOps *ops, DisasContextBase *db)
+{
+    /* The last attempt may have been given up by a jump. */
+    show(tb);
+    hidden = NULL;
+    __real_translator_loop(cs, tb, max_insns, pc, host_pc, ops, db);
+    show(tb);
+}
+
+/* ---- on and off ---- */
+
 /* Nothing that translated code or the TLB remember may differ in a replay. */
 static void forget_translations(CPUState *cs)
 {
@@ -48,6 +104,7 @@ static void forget_translations(CPUState *cs)
 
 static void switch_counting(CPUState *cs, run_on_cpu_data on)
 {
+    hidden = NULL;
     panda_counting = on.host_int;
     if (panda_counting) {
         cs->tcg_cflags |= CF_USE_ICOUNT;

@@ -8,9 +8,11 @@
 #include "record/border.h"
 #include "record/effects.h"
 #include "record/log.h"
+#include "record/packets.h"
 #include "record/player.h"
 #include "record/regions.h"
 #include "record/reset.h"
+#include "record/source.h"
 #include "record/transfers.h"
 #include "exec/cputlb.h"
 #include "exec/exec-all.h"
@@ -41,12 +43,23 @@ static void memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length)
     block = panda_ram_of(mr, addr, &offset);
     if (block >= 0) {
         unsigned n;
-        uint8_t *host = panda_rams(&n)[block].host;
+        uint8_t *bytes = panda_rams(&n)[block].host + offset;
+        size_t before, place;
 
-        panda_log_entry(PANDA_ENTRY_MEMORY);
-        panda_log_number(block);
-        panda_log_number(offset);
-        panda_log_string(host + offset, length);
+        panda_source_log(mr);
+        if (panda_packet_shares(bytes, length, &before, &place)) {
+            panda_log_entry(PANDA_ENTRY_MEMORY_PACKET);
+            panda_log_number(block);
+            panda_log_number(offset);
+            panda_log_string(bytes, before);
+            panda_log_number(place);
+            panda_log_number(length - before);
+        } else {
+            panda_log_entry(PANDA_ENTRY_MEMORY);
+            panda_log_number(block);
+            panda_log_number(offset);
+            panda_log_string(bytes, length);
+        }
     }
 }
 
@@ -78,11 +91,9 @@ void panda_ram_written(ram_addr_t at, uint64_t length)
                                         DIRTY_CLIENTS_NOCODE);
 }
 
-static void apply_memory(PandaLogCursor *c)
+static void write_memory(PandaLogCursor *c, uint64_t block, uint64_t offset,
+                         const uint8_t *bytes, size_t n)
 {
-    uint64_t block = panda_log_get(c), offset = panda_log_get(c);
-    size_t n;
-    const uint8_t *bytes = panda_log_get_string(c, &n);
     unsigned blocks;
     PandaRam *ram = panda_player_rams(&blocks);
 
@@ -98,6 +109,39 @@ static void apply_memory(PandaLogCursor *c)
     memcpy(ram[block].host + offset, bytes, n);
     panda_ram_written(ram[block].offset + offset, n);
     panda_player_memory(block, offset, bytes, n, true);
+}
+
+static void apply_memory(PandaLogCursor *c)
+{
+    uint64_t block = panda_log_get(c), offset = panda_log_get(c);
+    size_t n;
+    const uint8_t *bytes = panda_log_get_string(c, &n);
+
+    write_memory(c, block, offset, bytes, n);
+}
+
+/* Part of it is in the last packet's entry. */
+static void apply_packet(PandaLogCursor *c)
+{
+    uint64_t block = panda_log_get(c), offset = panda_log_get(c);
+    size_t before;
+    const uint8_t *head = panda_log_get_string(c, &before);
+    uint64_t at = panda_log_get(c), n = panda_log_get(c);
+    const uint8_t *part = panda_packet_part(at, n);
+    g_autofree uint8_t *all = NULL;
+
+    if (!head || !part) {
+        panda_log_bad(c);
+        return;
+    }
+    if (!before) {
+        write_memory(c, block, offset, part, n);
+        return;
+    }
+    all = g_malloc(before + n);
+    memcpy(all, head, before);
+    memcpy(all + before, part, n);
+    write_memory(c, block, offset, all, before + n);
 }
 
 /* ---- topology ---- */
@@ -510,6 +554,14 @@ bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c)
         applying = true;
         apply_memory(c);
         applying = false;
+        return true;
+    case PANDA_ENTRY_MEMORY_PACKET:
+        applying = true;
+        apply_packet(c);
+        applying = false;
+        return true;
+    case PANDA_ENTRY_SOURCE:
+        panda_log_get(c);
         return true;
     case PANDA_ENTRY_LINES:
     case PANDA_ENTRY_LINES_KICK:

@@ -12,6 +12,8 @@
 #include "record/record.h"
 #include "exec/cpu-common.h"
 #include "qemu/main-loop.h"
+#include "qemu/thread.h"
+#include "system/cpus.h"
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
@@ -91,9 +93,49 @@ void __wrap_replay_mutex_unlock(void)
     }
 }
 
-/* It waits for the CPU thread, which may wait at the gate. */
-void __real_do_run_on_cpu(CPUState *cs, run_on_cpu_func fn,
-                          run_on_cpu_data data, QemuMutex *mutex);
+/* ---- waiting for the CPU thread ---- */
+
+typedef struct Asked {
+    run_on_cpu_func fn;
+    run_on_cpu_data data;
+    bool done;
+} Asked;
+
+static QemuCond answered;
+static bool answered_ready;
+
+static void answer(CPUState *cs, run_on_cpu_data data)
+{
+    Asked *asked = data.host_ptr;
+
+    asked->fn(cs, asked->data);
+    asked->done = true;
+    qemu_cond_broadcast(&answered);
+}
+
+/* As QEMU's do_run_on_cpu(), but a CPU thread that has died is noticed. */
+static void ask(CPUState *cs, run_on_cpu_func fn, run_on_cpu_data data,
+                QemuMutex *mutex)
+{
+    Asked asked = { .fn = fn, .data = data };
+    CPUState *self = current_cpu;
+
+    if (!answered_ready) {
+        qemu_cond_init(&answered);
+        answered_ready = true;
+    }
+    async_run_on_cpu(cs, answer, RUN_ON_CPU_HOST_PTR(&asked));
+    while (!asked.done) {
+        if (panda_vcpu_thread_died()) {
+            /* What has happened is known; this goes back to the guard. */
+            abort();
+        }
+        qemu_cond_timedwait(&answered, mutex, 100);
+        current_cpu = self;
+    }
+}
+
+/* It may wait at the gate. */
 void __wrap_do_run_on_cpu(CPUState *cs, run_on_cpu_func fn,
                           run_on_cpu_data data, QemuMutex *mutex);
 void __wrap_do_run_on_cpu(CPUState *cs, run_on_cpu_func fn,
@@ -101,10 +143,14 @@ void __wrap_do_run_on_cpu(CPUState *cs, run_on_cpu_func fn,
 {
     bool was_in = panda_in_main_thread() && main_is_in;
 
+    if (qemu_cpu_is_self(cs)) {
+        fn(cs, data);
+        return;
+    }
     if (was_in) {
         panda_gate_leave_main();
     }
-    __real_do_run_on_cpu(cs, fn, data, mutex);
+    ask(cs, fn, data, mutex);
     if (was_in) {
         bql_unlock();
         panda_gate_enter_main();

@@ -102,6 +102,9 @@ bool panda_effect_apply(CPUState *cs, PandaEntryKind kind, PandaLogCursor *c);
 /* ---- the architectures' part; most have none (arch_default.c) ---- */
 
 void panda_arch_effect(PandaLogCursor *c);
+/* Of the CPU, what QEMU does not save; format 1 did not have it. */
+void panda_arch_cpu_save(PandaBytes *out);
+bool panda_arch_cpu_load(PandaLogCursor *c);
 /* State that is neither QEMU's to save nor the CPU's or RAM. */
 void panda_arch_save(PandaBytes *out);
 bool panda_arch_load(PandaLogCursor *c);

@@ -21,8 +21,30 @@ extern bool panda_player_failed;
  */
 void panda_player_diverged(const char *fmt, ...) G_GNUC_PRINTF(1, 2);
 
-/* Devices stand still: the machine replays. */
+/* Devices stand still: the machine replays (replay.c). */
 bool panda_player_frozen(void);
+
+/* A replay begins, at the recording's beginning; it ends. */
+void panda_player_begin(void);
+void panda_player_end(void);
+/* The recording's end was reached, or the first difference. */
+bool panda_player_finished(void);
+/* It is to stop when so many instructions are executed. */
+void panda_player_stop_at(uint64_t count);
+/* Where the slice that is played began. */
+uint64_t panda_player_slice_begin(void);
+
+/* What is still to be played of the chunk at hand. */
+typedef struct PandaPlayerRest {
+    PandaLogCursor slices;
+    unsigned check;
+    uint64_t digest;
+    /* The chunk after it. */
+    unsigned next_chunk;
+} PandaPlayerRest;
+
+/* False if it is not at the beginning of a slice. */
+bool panda_player_rest(PandaPlayerRest *rest);
 
 /* An interrupt or exception was delivered. */
 void panda_player_step(CPUState *cs);

@@ -79,6 +79,13 @@ typedef enum PandaEntryKind {
     PANDA_ENTRY_SERIAL,
     /* What numbers that are logged as differences build on. */
     PANDA_ENTRY_BASE,
+    /* Memory was written, the end of it with what is in the last packet. */
+    PANDA_ENTRY_MEMORY_PACKET,
+    /* Which device writes what is written to memory from here on. */
+    PANDA_ENTRY_SOURCE,
+    /* Of complete recordings: the devices' state; what is written to a disk. */
+    PANDA_ENTRY_DEVICES,
+    PANDA_ENTRY_DISK_DATA,
 } PandaEntryKind;
 
 /* Functions whose calls cross the border, by what they are called for. */
@@ -213,6 +220,10 @@ uint64_t panda_rr_mix_bytes(uint64_t h, const void *bytes, size_t size);
 
 /* Begin to count, from 0, or end it; the machine stands still. */
 void panda_count_switch(bool on);
+/* String instructions are counted by their iterations, as in format 1. */
+void panda_count_by_iteration(bool each);
+/* The block's front end must not see that instructions are counted. */
+void panda_count_hide(TranslationBlock *tb);
 /* Executed since then, the block that runs included. */
 uint64_t panda_count_raw(void);
 /* Note the count for the callbacks of the event that begins. */

@@ -10,11 +10,15 @@
  */
 #include "record/recorder.h"
 #include "record/border.h"
+#include "record/chunks.h"
+#include "record/live.h"
 #include "record/log.h"
+#include "record/packets.h"
 #include "record/player.h"
 #include "record/regions.h"
 #include "record/reset.h"
 #include "record/saver.h"
+#include "record/source.h"
 #include "record/state.h"
 #include "core/machine.h"
 #include "hw/boards.h"
@@ -34,8 +38,10 @@
 #define CHUNK_NS    (1000 * 1000 * 1000LL)
 /* A slice has at most so many instructions: registers are compared then. */
 #define SLICE_INSNS (1 << 24)
-/* Of RAM, this part is compared at the end of each chunk, in turn. */
+/* Of RAM, this part is compared at the end of a chunk, in turn. */
 #define RAM_PARTS 32
+/* Not of each, if they are many because they are large. */
+#define RAM_CHECK_NS (CHUNK_NS / 2)
 
 PandaRrMode panda_rr_state;
 uint64_t panda_rr_steps;
@@ -51,6 +57,8 @@ static bool slice_ran, slice_interrupted;
 static int64_t chunk_began;
 static uint64_t chunk_count, chunk_steps;
 static unsigned chunk_number;
+static unsigned ram_part;
+static int64_t ram_checked;
 static uint64_t epoch;
 static bool failed;
 static char *failure;
@@ -70,36 +78,39 @@ static void begin_chunk(void)
     chunk_count = begin_count;
     chunk_steps = begin_steps;
     panda_border_chunk();
+    panda_source_chunk();
 }
 
 /*
  * A chunk's end: a digest of a part of RAM. Not while a device has a part of
  * it mapped: it may be written at this moment.
  */
-static void put_ram_check(PandaBytes *out)
+static void check_ram(PandaChunkHead *head)
 {
-    bool busy = panda_maps_active();
-    unsigned part = chunk_number % RAM_PARTS, n;
+    int64_t now = g_get_monotonic_time() * 1000;
+    unsigned n;
     PandaRam *ram = panda_rams(&n);
 
-    panda_bytes_number(out, busy ? 0 : part + 1);
-    if (!busy) {
-        uint64_t digest = panda_ram_part_digest(ram, n, part, RAM_PARTS);
-
-        panda_bytes_put(out, &digest, 8);
+    if (!panda_maps_active() && now - ram_checked >= RAM_CHECK_NS) {
+        head->check = ram_part + 1;
+        head->digest = panda_ram_part_digest(ram, n, ram_part, RAM_PARTS);
+        ram_part = (ram_part + 1) % RAM_PARTS;
+        ram_checked = now;
     }
 }
 
 static void end_chunk(void)
 {
     g_autofree char *name = g_strdup_printf("log/%06u", chunk_number);
+    PandaChunkHead head = {
+        .count = chunk_count, .steps = chunk_steps,
+        .n_count = begin_count - chunk_count,
+        .n_steps = begin_steps - chunk_steps,
+    };
     PandaBytes out = {};
 
-    panda_bytes_number(&out, chunk_count);
-    panda_bytes_number(&out, chunk_steps);
-    panda_bytes_number(&out, begin_count - chunk_count);
-    panda_bytes_number(&out, begin_steps - chunk_steps);
-    put_ram_check(&out);
+    check_ram(&head);
+    panda_chunk_put_head(&out, &head);
     panda_bytes_put(&out, chunk.data, chunk.n);
     panda_saver_add(name, out.data, out.n);
     chunk_number++;
@@ -112,26 +123,23 @@ static void end_chunk(void)
 /* The slice that ran last, and all after it, are over. */
 static void put_slice(void)
 {
-    PandaBytes head = {};
+    PandaSlice slice = {
+        .n_count = slice_count - begin_count,
+        .n_steps = slice_steps - begin_steps,
+        .flags = (slice_ran ? PANDA_SLICE_RAN : 0)
+                 | (slice_interrupted ? PANDA_SLICE_INTERRUPTED : 0),
+        .digest = slice_digest,
+        .calls = { calls.data, calls.data + calls.n },
+        .pause = { pause_log.data, pause_log.data + pause_log.n },
+    };
 
-    panda_bytes_number(&head, slice_count - begin_count);
-    panda_bytes_number(&head, slice_steps - begin_steps);
-    panda_bytes_number(&head, (slice_ran ? PANDA_SLICE_RAN : 0)
-                       | (slice_interrupted ? PANDA_SLICE_INTERRUPTED : 0));
-    if (slice_ran) {
-        panda_bytes_put(&head, &slice_digest, 4);
-    }
-    panda_bytes_number(&head, calls.n);
-    panda_bytes_number(&chunk, head.n + calls.n + pause_log.n);
-    panda_bytes_put(&chunk, head.data, head.n);
-    panda_bytes_put(&chunk, calls.data, calls.n);
-    panda_bytes_put(&chunk, pause_log.data, pause_log.n);
-    g_free(head.data);
+    panda_slice_put(&chunk, &slice);
     begin_count = slice_count;
     begin_steps = slice_steps;
     slice_interrupted = false;
     calls.n = 0;
     pause_log.n = 0;
+    panda_packet_forget();
     panda_rr_facts.slices++;
 }
 
@@ -144,6 +152,9 @@ static bool chunk_is_due(void)
 static void begin_slice(CPUState *cs)
 {
     panda_lines_log(&lines_before, false);
+    if (slice_count > begin_count) {
+        panda_live_slice(cs);
+    }
     put_slice();
     if (chunk_is_due()) {
         end_chunk();
@@ -221,7 +232,7 @@ static void add_json(const char *name, QDict *d)
 }
 
 /* What a replay puts in the place of the disk images. */
-static QList *list_disks(void)
+static QList *list_disks(bool complete)
 {
     QList *disks = qlist_new();
 
@@ -232,12 +243,18 @@ static QList *list_disks(void)
         put_str(disk, "name", blk_name(blk));
         put_str(disk, "node", bs ? bdrv_get_node_name(bs) : "");
         qdict_put_int(disk, "size", bs ? MAX(0, blk_getlength(blk)) : 0);
+        if (complete && bs) {
+            g_autofree char *digest = g_strdup_printf(
+                "%016" PRIx64, panda_live_disk_digest(blk));
+
+            put_str(disk, "digest", digest);
+        }
         qlist_append(disks, disk);
     }
     return disks;
 }
 
-static void add_manifest(void)
+static void add_manifest(bool complete)
 {
     QDict *d = qdict_new();
     QList *version = qlist_new(), *args = qlist_new(), *blocks = qlist_new();
@@ -280,7 +297,8 @@ static void add_manifest(void)
         qlist_append(blocks, block);
     }
     qdict_put(d, "blocks", blocks);
-    qdict_put(d, "disks", list_disks());
+    qdict_put(d, "disks", list_disks(complete));
+    qdict_put_bool(d, "devices", complete);
     qdict_put_int(d, "ram_parts", RAM_PARTS);
     qdict_put_int(d, "epoch", 1 << PANDA_EPOCH_BITS);
     add_json("manifest.json", d);
@@ -315,6 +333,8 @@ static void begin_log(void)
     slice_count = slice_steps = begin_count = begin_steps = 0;
     panda_rr_steps = 0;
     chunk_number = 0;
+    ram_part = 0;
+    ram_checked = 0;
     epoch = 0;
     failed = false;
     g_clear_pointer(&failure, g_free);
@@ -353,11 +373,12 @@ static bool start(const char *path, Error **errp)
     }
     panda_rr_facts = (PandaRrReport) {};
     panda_saver_begin(w);
-    add_manifest();
+    add_manifest(panda_live_begin());
     panda_saver_add("state", state.data, state.n);
     panda_saver_add_ram(copy);
     g_free(panda_rr_file);
     panda_rr_file = g_strdup(path);
+    panda_count_by_iteration(false);
     panda_count_switch(true);
     begin_log();
     panda_rr_set_state(PANDA_RR_RECORD);
@@ -416,8 +437,6 @@ static void do_begin_later(void *opaque)
     g_free(b);
 }
 
-#define PATIENCE_MS (600 * 1000)
-
 int panda_record_begin(const char *path, const char *snapshot)
 {
     Begin b = { .path = path, .snapshot = snapshot };
@@ -431,7 +450,7 @@ int panda_record_begin(const char *path, const char *snapshot)
         panda_do_break_exec();
         return panda_call_in_main_loop(do_begin_later, later);
     }
-    status = panda_run_in_main_loop(do_begin, &b, PATIENCE_MS);
+    status = panda_run_in_main_loop(do_begin, &b, PANDA_PATIENCE_MS);
     return status == PANDA_OK && b.err ? panda_fail_error(b.kind, b.err)
                                        : status;
 }
@@ -541,7 +560,7 @@ int panda_record_end(void)
         panda_do_break_exec();
         return panda_call_in_main_loop(do_end_later, NULL);
     }
-    status = panda_run_in_main_loop(do_end, &e, PATIENCE_MS);
+    status = panda_run_in_main_loop(do_end, &e, PANDA_PATIENCE_MS);
     return status == PANDA_OK && e.err ? panda_fail_error(e.kind, e.err)
                                        : status;
 }

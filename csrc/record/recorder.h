@@ -9,13 +9,8 @@
 #include "record/record.h"
 
 /* Version of the format; readers refuse a greater major. */
-#define PANDA_RECORDING_MAJOR 1
+#define PANDA_RECORDING_MAJOR 2
 #define PANDA_RECORDING_MINOR 0
-
-/* Flags of a slice's record. */
-#define PANDA_SLICE_RAN         1
-/* It ended as an interrupt was delivered, which is its last step. */
-#define PANDA_SLICE_INTERRUPTED 2
 
 /* The CPU thread runs the machine, and is recorded. */
 int panda_recorder_exec(CPUState *cs);

@@ -38,40 +38,46 @@ void panda_regions_clear(void)
     defined = 0;
 }
 
-static unsigned append(MemoryRegion *mr, char *path)
+static unsigned append(MemoryRegion *mr, void *key, char *path)
 {
     Region region = { mr, path };
 
     g_array_append_val(regions, region);
-    g_hash_table_insert(numbers, mr, GUINT_TO_POINTER(regions->len));
+    g_hash_table_insert(numbers, key, GUINT_TO_POINTER(regions->len));
     defined = regions->len;
     return defined;
 }
 
 unsigned panda_region_new(MemoryRegion *mr)
 {
-    return append(mr, g_strdup(memory_region_name(mr)));
+    return append(mr, mr, g_strdup(memory_region_name(mr)));
 }
 
-unsigned panda_region_number(MemoryRegion *mr)
+static unsigned number_of(Object *object, MemoryRegion *mr)
 {
-    unsigned number;
+    unsigned number = GPOINTER_TO_UINT(g_hash_table_lookup(numbers, object));
     char *path;
 
-    if (mr->subpage) {
-        return PANDA_REGION_ANY;
-    }
-    number = GPOINTER_TO_UINT(g_hash_table_lookup(numbers, mr));
     if (number) {
         return number;
     }
-    path = object_get_canonical_path(OBJECT(mr));
+    path = object_get_canonical_path(object);
     if (!path) {
         return PANDA_REGION_ANY;
     }
     panda_log_entry(PANDA_ENTRY_REGION);
     panda_log_string(path, strlen(path));
-    return append(mr, path);
+    return append(mr, object, path);
+}
+
+unsigned panda_region_number(MemoryRegion *mr)
+{
+    return mr->subpage ? PANDA_REGION_ANY : number_of(OBJECT(mr), mr);
+}
+
+unsigned panda_device_number(Object *device)
+{
+    return number_of(device, NULL);
 }
 
 void panda_region_define(PandaLogCursor *c)
@@ -90,7 +96,7 @@ void panda_region_define(PandaLogCursor *c)
     }
     path = g_strndup((const char *)text, n);
     found = object_resolve_path_type(path, TYPE_MEMORY_REGION, NULL);
-    append(found ? MEMORY_REGION(found) : NULL, path);
+    append(found ? MEMORY_REGION(found) : NULL, found, path);
 }
 
 MemoryRegion *panda_region_again(void)

@@ -17,6 +17,8 @@
 void panda_regions_clear(void);
 /* The region's number; its definition is logged with the first use. */
 unsigned panda_region_number(MemoryRegion *mr);
+/* The same of a device; they are numbered together. */
+unsigned panda_device_number(Object *device);
 /* A region that did not exist before has this identity from now on. */
 unsigned panda_region_new(MemoryRegion *mr);
 /* Replay: the region of a number, NULL if it is unknown. */

@@ -56,6 +56,7 @@ bool panda_state_save(PandaBytes *out, Error **errp)
         panda_bytes_number(out, channel->usage);
         panda_bytes_put(out, channel->data, channel->usage);
         save_lines(out);
+        panda_arch_cpu_save(out);
         panda_arch_save(out);
     }
     g_free(said);
@@ -109,7 +110,8 @@ bool panda_state_load(const uint8_t *data, size_t size, Error **errp)
     }
     g_free(said);
     qemu_fclose(file);
-    if (!status && (!load_lines(&c) || !panda_arch_load(&c) || c.bad)) {
+    if (!status && (!load_lines(&c) || !panda_arch_cpu_load(&c)
+                    || !panda_arch_load(&c) || c.bad)) {
         error_setg(errp, "the CPU's state is malformed");
         return false;
     }
@@ -137,6 +139,7 @@ bool panda_cpu_save(PandaBytes *out)
         panda_bytes_number(out, channel->usage);
         panda_bytes_put(out, channel->data, channel->usage);
         save_lines(out);
+        panda_arch_cpu_save(out);
     }
     qemu_fclose(file);
     return !status;
@@ -163,7 +166,7 @@ bool panda_cpu_load(PandaLogCursor *c)
     status = vmstate_load_state(file, description, cs,
                                 description->version_id);
     qemu_fclose(file);
-    return !status && load_lines(c);
+    return !status && load_lines(c) && panda_arch_cpu_load(c);
 }
 
 /* ---- RAM ---- */

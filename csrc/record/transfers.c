@@ -1,18 +1,19 @@
 /*
- * Transfers of disks, networks and serial ports: entries for who reads the
- * recording, which a replay only tells its callbacks of.
+ * Transfers of disks and serial ports: entries for who reads the recording,
+ * which a replay only tells its callbacks of. Those of networks: packets.c.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "record/record.h"
+#include "record/live.h"
 #include "record/log.h"
+#include "record/packets.h"
 #include "record/player.h"
+#include "record/source.h"
 #include "record/transfers.h"
 #include "chardev/char.h"
 #include "chardev/char-fe.h"
 #include "exec/memory.h"
-#include "net/net.h"
-#include "net/queue.h"
 #include "qemu/iov.h"
 #include "qemu/main-loop.h"
 #include "qom/object.h"
@@ -54,27 +55,35 @@ BlockAIOCB *__wrap_dma_blk_io(QEMUSGList *sg, uint64_t offset, uint32_t align,
                               DMADirection dir)
 {
     BlockAIOCB *result;
+    Object *outer = panda_source_enter(sg->dev ? OBJECT(sg->dev) : NULL);
 
     ram_address = sg->nsg ? sg->sg[0].base : 0;
     result = __real_dma_blk_io(sg, offset, align, io_func, io_func_opaque, cb,
                                opaque, dir);
     ram_address = 0;
+    panda_source_leave(outer);
     return result;
 }
 
+/* qiov: what is written; NULL if it is read, or zeros are written. */
 static void log_disk(BlockBackend *blk, unsigned type, uint64_t offset,
-                     uint64_t size)
+                     uint64_t size, QEMUIOVector *qiov)
 {
     g_autofree char *device = NULL;
+    const char *name;
 
     if (logs()) {
         device = blk_get_attached_dev_id(blk);
+        name = device && *device ? device : blk_name(blk);
         panda_log_entry(PANDA_ENTRY_DISK);
         panda_log_number(type);
-        log_text(device && *device ? device : blk_name(blk));
+        log_text(name);
         panda_log_number(offset);
         panda_log_number(ram_address);
         panda_log_number(size);
+        if (type == RAM_TO_HD) {
+            panda_live_disk(name ?: "", offset, size, qiov);
+        }
     }
 }
 
@@ -88,7 +97,8 @@ BlockAIOCB *__wrap_blk_aio_preadv(BlockBackend *blk, int64_t offset,
                                   QEMUIOVector *qiov, BdrvRequestFlags flags,
                                   BlockCompletionFunc *cb, void *opaque)
 {
-    log_disk(blk, HD_TO_RAM, offset, qiov->size);
+    log_disk(blk, HD_TO_RAM, offset, qiov->size, NULL);
+    panda_live_request(&cb, &opaque);
     return __real_blk_aio_preadv(blk, offset, qiov, flags, cb, opaque);
 }
 
@@ -102,68 +112,53 @@ BlockAIOCB *__wrap_blk_aio_pwritev(BlockBackend *blk, int64_t offset,
                                    QEMUIOVector *qiov, BdrvRequestFlags flags,
                                    BlockCompletionFunc *cb, void *opaque)
 {
-    log_disk(blk, RAM_TO_HD, offset, qiov->size);
+    log_disk(blk, RAM_TO_HD, offset, qiov->size, qiov);
+    panda_live_request(&cb, &opaque);
     return __real_blk_aio_pwritev(blk, offset, qiov, flags, cb, opaque);
 }
 
-/* ---- networks ---- */
-
-static void log_packet(NetClientState *sender, const struct iovec *iov,
-                       int count)
+BlockAIOCB *__real_blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset,
+                                         int64_t bytes, BdrvRequestFlags flags,
+                                         BlockCompletionFunc *cb,
+                                         void *opaque);
+BlockAIOCB *__wrap_blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset,
+                                         int64_t bytes, BdrvRequestFlags flags,
+                                         BlockCompletionFunc *cb,
+                                         void *opaque);
+BlockAIOCB *__wrap_blk_aio_pwrite_zeroes(BlockBackend *blk, int64_t offset,
+                                         int64_t bytes, BdrvRequestFlags flags,
+                                         BlockCompletionFunc *cb,
+                                         void *opaque)
 {
-    bool sent = sender->info->type == NET_CLIENT_DRIVER_NIC;
-    NetClientState *card = sent ? sender : sender->peer;
-    size_t size = iov_size(iov, count);
-
-    if (!logs() || !card || card->info->type != NET_CLIENT_DRIVER_NIC) {
-        return;
-    }
-    panda_log_entry(PANDA_ENTRY_PACKET);
-    panda_log_number(sent);
-    log_text(card->name);
-    panda_log_number(size);
-    for (int i = 0; i < count; i++) {
-        panda_log_bytes(iov[i].iov_base, iov[i].iov_len);
-    }
+    log_disk(blk, RAM_TO_HD, offset, bytes, NULL);
+    panda_live_request(&cb, &opaque);
+    return __real_blk_aio_pwrite_zeroes(blk, offset, bytes, flags, cb, opaque);
 }
 
-ssize_t __real_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
-                                   unsigned flags, const uint8_t *data,
-                                   size_t size, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
-                                   unsigned flags, const uint8_t *data,
-                                   size_t size, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send(NetQueue *queue, NetClientState *sender,
-                                   unsigned flags, const uint8_t *data,
-                                   size_t size, NetPacketSent *sent_cb)
+/* SD cards and flash chips do not wait for their images. */
+int __real_blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes,
+                     void *buf, BdrvRequestFlags flags);
+int __wrap_blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes,
+                     void *buf, BdrvRequestFlags flags);
+int __wrap_blk_pread(BlockBackend *blk, int64_t offset, int64_t bytes,
+                     void *buf, BdrvRequestFlags flags)
 {
-    struct iovec iov = { (void *)data, size };
-
-    if (panda_player_frozen()) {
-        /* In a replay packets go nowhere. */
-        return size;
-    }
-    log_packet(sender, &iov, 1);
-    return __real_qemu_net_queue_send(queue, sender, flags, data, size,
-                                      sent_cb);
+    log_disk(blk, HD_TO_RAM, offset, bytes, NULL);
+    return __real_blk_pread(blk, offset, bytes, buf, flags);
 }
 
-ssize_t __real_qemu_net_queue_send_iov(NetQueue *queue, NetClientState *sender,
-                                       unsigned flags, const struct iovec *iov,
-                                       int count, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send_iov(NetQueue *queue, NetClientState *sender,
-                                       unsigned flags, const struct iovec *iov,
-                                       int count, NetPacketSent *sent_cb);
-ssize_t __wrap_qemu_net_queue_send_iov(NetQueue *queue, NetClientState *sender,
-                                       unsigned flags, const struct iovec *iov,
-                                       int count, NetPacketSent *sent_cb)
+int __real_blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
+                      const void *buf, BdrvRequestFlags flags);
+int __wrap_blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
+                      const void *buf, BdrvRequestFlags flags);
+int __wrap_blk_pwrite(BlockBackend *blk, int64_t offset, int64_t bytes,
+                      const void *buf, BdrvRequestFlags flags)
 {
-    if (panda_player_frozen()) {
-        return iov_size(iov, count);
-    }
-    log_packet(sender, iov, count);
-    return __real_qemu_net_queue_send_iov(queue, sender, flags, iov, count,
-                                          sent_cb);
+    QEMUIOVector qiov;
+
+    qemu_iovec_init_buf(&qiov, (void *)buf, bytes);
+    log_disk(blk, RAM_TO_HD, offset, bytes, &qiov);
+    return __real_blk_pwrite(blk, offset, bytes, buf, flags);
 }
 
 /* ---- serial ports ---- */
@@ -203,7 +198,7 @@ void __wrap_qemu_chr_be_write(Chardev *chardev, const uint8_t *buf, int len)
 /* ---- in a replay ---- */
 
 /* Callbacks are called without the big lock, which the CPU may hold. */
-static bool enter(void)
+bool panda_transfer_enter(void)
 {
     CPUState *cs = panda_vcpu.cs;
     bool locked = bql_locked();
@@ -215,7 +210,7 @@ static bool enter(void)
     return locked;
 }
 
-static void leave(bool locked)
+void panda_transfer_leave(bool locked)
 {
     panda_event_leave(panda_vcpu.cs);
     if (locked) {
@@ -235,35 +230,14 @@ static void replay_disk(PandaLogCursor *c)
     address = panda_log_get(c);
     size = panda_log_get(c);
     if (!c->bad && panda_wanted(PANDA_CB_REPLAY_HD_TRANSFER)) {
-        bool locked = enter();
+        bool locked = panda_transfer_enter();
 
         PANDA_FOR_EACH(callback, PANDA_CB_REPLAY_HD_TRANSFER) {
             PANDA_CALL(callback, replay_hd_transfer, &panda_vcpu.pub, type,
                        type == HD_TO_RAM ? offset : address,
                        type == HD_TO_RAM ? address : offset, size);
         }
-        leave(locked);
-    }
-}
-
-static void replay_packet(PandaLogCursor *c)
-{
-    unsigned sent = panda_log_get(c);
-    PandaCallback *callback;
-    const uint8_t *bytes;
-    size_t n;
-
-    panda_log_get_string(c, &n);
-    bytes = panda_log_get_string(c, &n);
-    if (bytes && panda_wanted(PANDA_CB_REPLAY_HANDLE_PACKET)) {
-        g_autofree uint8_t *copy = g_memdup2(bytes, n);
-        bool locked = enter();
-
-        PANDA_FOR_EACH(callback, PANDA_CB_REPLAY_HANDLE_PACKET) {
-            PANDA_CALL(callback, replay_handle_packet, &panda_vcpu.pub, copy,
-                       n, sent, 0);
-        }
-        leave(locked);
+        panda_transfer_leave(locked);
     }
 }
 
@@ -282,7 +256,7 @@ static void replay_serial(PandaLogCursor *c)
     if (!bytes || !panda_wanted(kind)) {
         return;
     }
-    locked = enter();
+    locked = panda_transfer_enter();
     for (size_t i = 0; i < n; i++) {
         PANDA_FOR_EACH(callback, kind) {
             if (sent) {
@@ -294,7 +268,7 @@ static void replay_serial(PandaLogCursor *c)
             }
         }
     }
-    leave(locked);
+    panda_transfer_leave(locked);
 }
 
 bool panda_transfer_replay(PandaEntryKind kind, PandaLogCursor *c)
@@ -304,13 +278,13 @@ bool panda_transfer_replay(PandaEntryKind kind, PandaLogCursor *c)
         replay_disk(c);
         return true;
     case PANDA_ENTRY_PACKET:
-        replay_packet(c);
+        panda_packet_replay(c);
         return true;
     case PANDA_ENTRY_SERIAL:
         replay_serial(c);
         return true;
     default:
-        return false;
+        return panda_live_apply(kind, c);
     }
 }
 
@@ -327,7 +301,7 @@ void panda_transfer_register(MemoryRegion *mr, hwaddr offset, uint64_t value,
         || g_strcmp0(memory_region_name(mr), "serial")) {
         return;
     }
-    locked = enter();
+    locked = panda_transfer_enter();
     PANDA_FOR_EACH(callback, kind) {
         if (is_write) {
             PANDA_CALL(callback, replay_serial_write, &panda_vcpu.pub, 0,
@@ -337,7 +311,7 @@ void panda_transfer_register(MemoryRegion *mr, hwaddr offset, uint64_t value,
                        mr->addr, value);
         }
     }
-    leave(locked);
+    panda_transfer_leave(locked);
 }
 
 /* ---- memory that devices write ---- */
@@ -378,7 +352,7 @@ void panda_player_memory(unsigned block, uint64_t offset, const uint8_t *bytes,
         flatview_for_each_range(address_space_to_flatview(
                                     &address_space_memory), look_at, &s);
     }
-    locked = enter();
+    locked = panda_transfer_enter();
     PANDA_FOR_EACH(callback, kind) {
         if (done) {
             PANDA_CALL(callback, replay_after_dma, &panda_vcpu.pub, bytes,
@@ -388,5 +362,5 @@ void panda_player_memory(unsigned block, uint64_t offset, const uint8_t *bytes,
                        s.found, n, true);
         }
     }
-    leave(locked);
+    panda_transfer_leave(locked);
 }

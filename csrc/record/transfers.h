@@ -15,4 +15,8 @@ bool panda_transfer_replay(PandaEntryKind kind, PandaLogCursor *c);
 void panda_transfer_register(MemoryRegion *mr, hwaddr offset, uint64_t value,
                              bool is_write);
 
+/* Around callbacks that are called outside of the execution. */
+bool panda_transfer_enter(void);
+void panda_transfer_leave(bool locked);
+
 #endif

@@ -3,8 +3,18 @@
 
 from __future__ import annotations
 
+#: Size of a process' short name, with its end.
+PANDA_NAME_SIZE = 16
 #: How many addresses a limit can have.
 PANDA_LIMIT_ADDRESSES = 64
+#: The most arguments a function has, with its context.
+PANDA_PPP_WORDS = 10
+#: Longest name of a symbol or of what it is in, with its end.
+MAX_PATH_LEN = 256
+#: How many arguments, variables and bytes of each are kept.
+MAX_NUM_ARGS = 10
+MAX_NUM_ENV = 20
+MAX_AUXV_STRING = 256
 
 # enum PandaFaultKind
 PANDA_FAULT_NONE = 0
@@ -99,6 +109,7 @@ PANDA_ERR_SNAPSHOT = -6
 PANDA_ERR_TIMEOUT = -7
 PANDA_ERR_UNSUPPORTED = -8
 PANDA_ERR_RECORDING = -9
+PANDA_ERR_OS = -10
 
 # enum PandaRunResult
 PANDA_RUN_STOPPED = 0
@@ -123,6 +134,18 @@ PANDA_MACHINE_RUNNING = 2
 PANDA_MACHINE_OFF = 3
 PANDA_MACHINE_DEAD = 4
 PANDA_MACHINE_FINISHED = 5
+
+# enum PandaPppKind
+PANDA_PPP_CPU = 0
+PANDA_PPP_TB = 1
+PANDA_PPP_U64 = 2
+PANDA_PPP_S64 = 3
+PANDA_PPP_U32 = 4
+PANDA_PPP_S32 = 5
+PANDA_PPP_U16 = 6
+PANDA_PPP_S16 = 7
+PANDA_PPP_U8 = 8
+PANDA_PPP_BOOL = 9
 
 # enum PandaRrMode
 PANDA_RR_OFF = 0
@@ -172,6 +195,16 @@ PANDA_FIELD_RESULT = 26
 PANDA_FIELD_PHASE = 27
 PANDA_FIELD_ABI = 28
 PANDA_STREAM_FIELDS = 29
+
+# enum stack_type
+STACK_ASID = 0
+STACK_HEURISTIC = 1
+STACK_THREADED = 2
+
+# enum kernel_mode
+MODE_ANY = 0
+MODE_KERNEL_ONLY = 1
+MODE_USER_ONLY = 2
 
 # enum syscall_argtype_t
 SYSCALL_ARG_U64 = 0

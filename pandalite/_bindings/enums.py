@@ -153,6 +153,7 @@ class PandaStatus(IntEnum):
         ERR_TIMEOUT: The time given was not enough.
         ERR_UNSUPPORTED: pandalite does not have this yet.
         ERR_RECORDING: A recording cannot be made, written or replayed.
+        ERR_OS: The guest's operating system does not show what was asked for.
     """
 
     OK = 0
@@ -165,6 +166,7 @@ class PandaStatus(IntEnum):
     ERR_TIMEOUT = -7
     ERR_UNSUPPORTED = -8
     ERR_RECORDING = -9
+    ERR_OS = -10
 
 
 class PandaRunResult(IntEnum):
@@ -221,6 +223,26 @@ class PandaMachineState(IntEnum):
     OFF = 3
     DEAD = 4
     FINISHED = 5
+
+
+class PandaPppKind(IntEnum):
+    """What an argument of a Python function is.
+
+    Members:
+        CPU: The object given for a PandaCPU.
+        TB: That for a PandaTB.
+    """
+
+    CPU = 0
+    TB = 1
+    U64 = 2
+    S64 = 3
+    U32 = 4
+    S32 = 5
+    U16 = 6
+    S16 = 7
+    U8 = 8
+    BOOL = 9
 
 
 class PandaRrMode(IntEnum):
@@ -327,6 +349,28 @@ class PandaStreamField(IntEnum):
     FIELD_PHASE = 27
     FIELD_ABI = 28
     STREAM_FIELDS = 29
+
+
+class stack_type(IntEnum):
+    """How the stacks of threads are told from each other.
+
+    Members:
+        ASID: One for an address space.
+        HEURISTIC: By address space and by where the stack pointer is.
+        THREADED: By the operating system's thread; as STACK_HEURISTIC if it is unknown.
+    """
+
+    ASID = 0
+    HEURISTIC = 1
+    THREADED = 2
+
+
+class kernel_mode(IntEnum):
+    """The privilege of code that is hooked."""
+
+    ANY = 0
+    KERNEL_ONLY = 1
+    USER_ONLY = 2
 
 
 class syscall_argtype_t(IntEnum):

@@ -16,6 +16,7 @@ from ctypes import (
     c_char_p,
     c_double,
     c_int,
+    c_int32,
     c_int64,
     c_size_t,
     c_uint,
@@ -28,6 +29,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .callbacks import panda_cb
 from .structs import (
+    OsiProc,
+    OsiProcHandle,
+    OsiThread,
     PandaBatch,
     PandaCounter,
     PandaCoveredBlock,
@@ -36,15 +40,24 @@ from .structs import (
     PandaFault,
     PandaFilter,
     PandaLayoutEntry,
+    PandaMapping,
+    PandaModule,
+    PandaOpenFile,
     PandaPppPoint,
+    PandaProcessMemory,
     PandaPythonApi,
     PandaPythonCallback,
     PandaPythonReadApi,
     PandaRrReport,
+    PandaSocket,
     PandaStreamSpec,
     PandaStreamStats,
+    PandaTask,
     PandaTB,
+    hook,
+    memory_hooks_region,
     panda_arg_list,
+    prog_point,
     syscall_info_t,
     syscall_meta_t,
 )
@@ -94,6 +107,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_get_cpu": (POINTER(PandaCPU), ()),
     "panda_get_tb": (POINTER(PandaTB), ()),
     "panda_get_mem_buf": (c_void_p, ()),
+    "panda_set_breakpoint": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_clear_breakpoint": (c_int, (POINTER(PandaCPU), c_uint64)),
     "panda_register_callback_helper": (c_int, (c_void_p, c_uint, POINTER(panda_cb))),
     "panda_enable_callback_helper": (c_int, (c_void_p, c_uint, POINTER(panda_cb))),
     "panda_disable_callback_helper": (c_int, (c_void_p, c_uint, POINTER(panda_cb))),
@@ -177,6 +192,25 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_snapshot_save": (c_int, (c_char_p,)),
     "panda_snapshot_delete": (c_int, (c_char_p,)),
     "panda_snapshot_list": (c_int, (POINTER(c_char_p),)),
+    "panda_os_attach": (c_int, ()),
+    "panda_os_report": (c_char_p, ()),
+    "panda_os_release": (c_char_p, ()),
+    "panda_os_current": (c_int, (POINTER(PandaTask),)),
+    "panda_os_task": (c_int, (c_uint64, POINTER(PandaTask))),
+    "panda_os_processes": (c_int64, (POINTER(PandaTask), c_uint64)),
+    "panda_os_threads": (c_int64, (c_uint64, POINTER(PandaTask), c_uint64)),
+    "panda_os_mappings": (c_int64, (c_uint64, POINTER(PandaMapping), c_uint64)),
+    "panda_os_mapping_at": (c_int, (c_uint64, c_uint64, POINTER(PandaMapping))),
+    "panda_os_files": (c_int64, (c_uint64, POINTER(PandaOpenFile), c_uint64)),
+    "panda_os_file": (c_int, (c_uint64, c_int32, POINTER(PandaOpenFile))),
+    "panda_os_file_path": (c_int64, (c_uint64, c_char_p, c_uint64)),
+    "panda_os_socket": (c_int, (c_uint64, POINTER(PandaSocket))),
+    "panda_os_exe": (c_int64, (c_uint64, c_char_p, c_uint64)),
+    "panda_os_memory": (c_int, (c_uint64, POINTER(PandaProcessMemory))),
+    "panda_os_read": (c_int64, (c_uint64, c_uint64, c_void_p, c_uint64)),
+    "panda_os_modules": (c_int64, (POINTER(PandaModule), c_uint64)),
+    "panda_os_symbol": (c_int, (c_char_p, POINTER(c_uint64))),
+    "panda_os_symbol_at": (c_char_p, (c_uint64, POINTER(c_uint64))),
     "panda_plugin_load": (c_int, (c_char_p, c_char_p, POINTER(c_char_p), c_uint32)),
     "panda_plugin_unload": (c_int, (c_char_p,)),
     "panda_plugins_unload": (None, ()),
@@ -208,12 +242,21 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_parse_string": (c_char_p, (POINTER(panda_arg_list), c_char_p, c_char_p)),
     "panda_parse_string_opt": (c_char_p, (POINTER(panda_arg_list), c_char_p, c_char_p, c_char_p)),
     "panda_parse_string_req": (c_char_p, (POINTER(panda_arg_list), c_char_p, c_char_p)),
+    "panda_python_set_api": (None, (POINTER(PandaPythonApi),)),
+    "panda_python_attach_vcpu": (None, (c_void_p,)),
+    "panda_python_supports": (c_bool, (c_uint,)),
+    "panda_register_python_callback": (c_int, (c_void_p, c_uint, POINTER(PandaPythonCallback))),
+    "panda_python_make_peek": (c_void_p, ()),
     "panda_ppp_define": (c_int, (POINTER(PandaPppPoint),)),
     "panda_ppp_undefine": (None, (POINTER(PandaPppPoint),)),
     "panda_ppp_add": (c_int, (c_char_p, c_char_p, c_void_p, FN_panda_ppp_add_function)),
     "panda_ppp_add_with_context": (
         c_int,
         (c_char_p, c_char_p, c_void_p, FN_panda_ppp_add_with_context_function, c_void_p),
+    ),
+    "panda_ppp_add_python": (
+        c_int,
+        (c_char_p, c_char_p, c_void_p, POINTER(PandaPythonCallback), c_void_p, c_uint32),
     ),
     "panda_ppp_remove": (c_int, (c_char_p, c_char_p, FN_panda_ppp_remove_function)),
     "panda_ppp_remove_with_context": (
@@ -223,11 +266,6 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_ppp_remove_all": (None, (c_void_p,)),
     "panda_ppp_count": (c_int, (c_char_p, c_char_p)),
     "panda_ppp_run_words": (None, (POINTER(PandaPppPoint), POINTER(c_uint64), c_uint32)),
-    "panda_python_set_api": (None, (POINTER(PandaPythonApi),)),
-    "panda_python_attach_vcpu": (None, (c_void_p,)),
-    "panda_python_supports": (c_bool, (c_uint,)),
-    "panda_register_python_callback": (c_int, (c_void_p, c_uint, POINTER(PandaPythonCallback))),
-    "panda_python_make_peek": (c_void_p, ()),
     "panda_python_set_read_api": (None, (POINTER(PandaPythonReadApi),)),
     "panda_python_make_values": (c_void_p, ()),
     "panda_python_make_pointers": (c_void_p, ()),
@@ -244,6 +282,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_replay_allow_writes": (None, (c_bool,)),
     "panda_may_write_registers": (c_int, ()),
     "panda_replay_end": (c_int, ()),
+    "panda_record_complete": (None, (c_bool,)),
+    "panda_replay_check_disks": (c_int, ()),
+    "panda_replay_write_disk": (c_int, (c_char_p, c_uint64, c_void_p, c_uint64)),
+    "panda_replay_go_live": (c_int, ()),
     "panda_rr_mode": (c_int, ()),
     "panda_rr_count": (c_uint64, ()),
     "panda_rr_path": (c_char_p, ()),
@@ -268,11 +310,55 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_stream_stop": (None, (c_void_p,)),
     "panda_stream_finish": (None, (c_void_p,)),
     "panda_stream_close": (None, (c_void_p, c_bool)),
+    "panda_callstack_instr_get_callers": (
+        c_uint32,
+        (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
+    ),
+    "panda_callstack_instr_get_functions": (
+        c_uint32,
+        (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
+    ),
+    "panda_callstack_instr_get_prog_point": (None, (POINTER(PandaCPU), POINTER(prog_point))),
+    "panda_callwitharg_add_target_string": (None, (c_char_p,)),
+    "panda_callwitharg_remove_target_string": (c_bool, (c_char_p,)),
+    "panda_callwitharg_add_target_num": (None, (c_uint64,)),
+    "panda_callwitharg_remove_target_num": (c_bool, (c_uint64,)),
+    "panda_hooks_add_hook": (POINTER(hook), (POINTER(hook),)),
+    "panda_hooks_add_python": (c_int, (POINTER(hook), POINTER(PandaPythonCallback))),
+    "panda_hooks_remove_hook": (c_int, (POINTER(hook),)),
+    "panda_hooks_enable_hooking": (None, ()),
+    "panda_hooks_disable_hooking": (None, ()),
+    "panda_hooks_count": (c_uint32, ()),
+    "panda_hooks_skip_function": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_hooks_get_argument": (c_int, (POINTER(PandaCPU), c_uint32, POINTER(c_uint64))),
+    "panda_hooks_set_argument": (c_int, (POINTER(PandaCPU), c_uint32, c_uint64)),
+    "panda_hooks_get_return_address": (c_int, (POINTER(PandaCPU), POINTER(c_uint64))),
+    "panda_hooks_get_returned_sp": (c_uint64, (POINTER(PandaCPU),)),
+    "panda_hooks_get_result": (c_uint64, (POINTER(PandaCPU),)),
+    "panda_hooks_set_result": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_hw_proc_id_get_id": (c_uint64, (POINTER(PandaCPU),)),
+    "panda_hw_proc_id_id_is_initialized": (c_bool, ()),
     "panda_hypercaller_register_hypercall": (
         c_int,
         (c_uint32, FN_panda_hypercaller_register_hypercall_function),
     ),
     "panda_hypercaller_unregister_hypercall": (c_int, (c_uint32,)),
+    "panda_mem_hooks_add_mem_hook": (POINTER(memory_hooks_region), (POINTER(memory_hooks_region),)),
+    "panda_mem_hooks_remove_mem_hook": (c_int, (POINTER(memory_hooks_region),)),
+    "panda_mem_hooks_enable_mem_hooking": (None, ()),
+    "panda_mem_hooks_disable_mem_hooking": (None, ()),
+    "panda_osi_get_current_process": (POINTER(OsiProc), (POINTER(PandaCPU),)),
+    "panda_osi_get_process": (POINTER(OsiProc), (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_current_process_handle": (POINTER(OsiProcHandle), (POINTER(PandaCPU),)),
+    "panda_osi_get_current_thread": (POINTER(OsiThread), (POINTER(PandaCPU),)),
+    "panda_osi_get_process_pid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_process_ppid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_free_osiproc": (None, (POINTER(OsiProc),)),
+    "panda_osi_free_osiprochandle": (None, (POINTER(OsiProcHandle),)),
+    "panda_osi_free_osithread": (None, (POINTER(OsiThread),)),
+    "panda_stringsearch_add_string": (c_bool, (c_char_p,)),
+    "panda_stringsearch_remove_string": (c_bool, (c_char_p,)),
+    "panda_stringsearch_reset_strings": (None, ()),
     "panda_syscalls2_get_syscall_retval": (c_int64, (POINTER(PandaCPU),)),
     "panda_syscalls2_get_syscall_info": (POINTER(syscall_info_t), (c_uint32,)),
     "panda_syscalls2_get_syscall_meta": (POINTER(syscall_meta_t), ()),
@@ -285,6 +371,7 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_flag_get",
         "panda_env_layout",
         "panda_limit_executed",
+        "panda_os_current",
         "panda_python_make_peek",
         "panda_python_make_values",
         "panda_python_make_pointers",
@@ -294,6 +381,13 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_current_asid",
         "panda_in_kernel_mode",
         "panda_register_read",
+        "panda_callstack_instr_get_callers",
+        "panda_callstack_instr_get_functions",
+        "panda_callstack_instr_get_prog_point",
+        "panda_hooks_get_returned_sp",
+        "panda_hooks_get_result",
+        "panda_hw_proc_id_get_id",
+        "panda_hw_proc_id_id_is_initialized",
     }
 )
 
@@ -335,6 +429,16 @@ class NonblockingLibrary(Protocol):
 
     def panda_limit_executed(self) -> int:
         """Instructions executed since the limit was set.
+
+        Never blocks.
+        """
+
+    def panda_os_current(
+        self,
+        task: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The thread that runs; PANDA_ERR_OS if it is not known.
 
         Never blocks.
         """
@@ -428,6 +532,83 @@ class NonblockingLibrary(Protocol):
         Never blocks.
         """
 
+    def panda_callstack_instr_get_callers(
+        self,
+        callers: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        n: int,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Where the functions that run will return to, the last called first.
+
+        The kernel's stack in the kernel, else the program's. Returns how many were found, n at
+        most. In a callback.
+
+        Never blocks.
+        """
+
+    def panda_callstack_instr_get_functions(
+        self,
+        functions: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        n: int,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Where the functions that run begin, the last called first; as get_callers.
+
+        Never blocks.
+        """
+
+    def panda_callstack_instr_get_prog_point(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        point: prog_point | Array[prog_point] | _Pointer[prog_point] | _CArgObject | None,
+        /,
+    ) -> None:
+        """The present place.
+
+        Never blocks.
+        """
+
+    def panda_hooks_get_returned_sp(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The stack pointer as it will be when the function has returned.
+
+        Never blocks.
+        """
+
+    def panda_hooks_get_result(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """What the function has returned, at its return address.
+
+        Never blocks.
+        """
+
+    def panda_hw_proc_id_get_id(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """A number of the process that runs.
+
+        panda_current_asid(); on MIPS, whose address space numbers are reused, the kernel's pointer
+        to the thread that runs, as it was last seen.
+
+        Never blocks.
+        """
+
+    def panda_hw_proc_id_id_is_initialized(self) -> bool:
+        """Whether it is known: on MIPS not before the kernel has run.
+
+        Never blocks.
+        """
+
 
 class Library(NonblockingLibrary, Protocol):
     """The functions of a core library."""
@@ -459,6 +640,26 @@ class Library(NonblockingLibrary, Protocol):
 
         Its address is fixed, so bindings can wrap it once.
         """
+
+    def panda_set_breakpoint(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        pc: int,
+        /,
+    ) -> int:
+        """Stop the machine before the instruction at pc; takes effect at the next block.
+
+        It is then as it is for a debugger, and goes on when it is continued and the breakpoint is
+        cleared.
+        """
+
+    def panda_clear_breakpoint(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        pc: int,
+        /,
+    ) -> int:
+        """Undo it."""
 
     def panda_register_callback_helper(
         self,
@@ -915,6 +1116,145 @@ class Library(NonblockingLibrary, Protocol):
     ) -> int:
         """Names of all snapshots, one a line; to be freed by panda_free()."""
 
+    def panda_os_attach(self) -> int:
+        """Find the kernel and its tables in guest memory.
+
+        Everything else here does it when it is first needed. PANDA_ERR_OS with what is missing if
+        it cannot be done (yet): early in the boot, or if the guest is no Linux.
+        """
+
+    def panda_os_report(self) -> bytes | None:
+        """What is known of the guest's kernel and why, as text; never NULL."""
+
+    def panda_os_release(self) -> bytes | None:
+        """The kernel's version line or release; the empty string if unknown."""
+
+    def panda_os_task(
+        self,
+        address: int,
+        task: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Facts of the thread with a task_struct; PANDA_ERR_OS if there is none."""
+
+    def panda_os_processes(
+        self,
+        tasks: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """All processes, kernel threads included: at most n are stored.
+
+        Returns how many there are, which may be more; negative PandaStatus.
+        """
+
+    def panda_os_threads(
+        self,
+        task: int,
+        tasks: PandaTask | Array[PandaTask] | _Pointer[PandaTask] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """The threads of a process, its first one included; likewise."""
+
+    def panda_os_mappings(
+        self,
+        task: int,
+        mappings: PandaMapping | Array[PandaMapping] | _Pointer[PandaMapping] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """The mappings of a process, by address; likewise."""
+
+    def panda_os_mapping_at(
+        self,
+        task: int,
+        address: int,
+        mapping: PandaMapping | Array[PandaMapping] | _Pointer[PandaMapping] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The mapping with an address in it; PANDA_ERR_OS if there is none."""
+
+    def panda_os_files(
+        self,
+        task: int,
+        files: PandaOpenFile | Array[PandaOpenFile] | _Pointer[PandaOpenFile] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """The files a process has open, by descriptor; likewise."""
+
+    def panda_os_file(
+        self,
+        task: int,
+        fd: int,
+        file: PandaOpenFile | Array[PandaOpenFile] | _Pointer[PandaOpenFile] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The file a process has open as a descriptor; PANDA_ERR_OS: none."""
+
+    def panda_os_file_path(self, file: int, path: CharPointer, size: int, /) -> int:
+        """Path of a struct file from the root, or `pipe:[number]` and the like.
+
+        Returns the length of it without the NUL; negative PandaStatus.
+        """
+
+    def panda_os_socket(
+        self,
+        file: int,
+        socket: PandaSocket | Array[PandaSocket] | _Pointer[PandaSocket] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The socket a struct file stands for; PANDA_ERR_OS if it is none."""
+
+    def panda_os_exe(self, task: int, path: CharPointer, size: int, /) -> int:
+        """Path of the program a process runs; likewise."""
+
+    def panda_os_memory(
+        self,
+        task: int,
+        memory: PandaProcessMemory
+        | Array[PandaProcessMemory]
+        | _Pointer[PandaProcessMemory]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Bounds of a process' memory; PANDA_ERR_OS if it is a kernel thread."""
+
+    def panda_os_read(self, task: int, address: int, buf: Address, len: int, /) -> int:
+        """Read memory of a process that need not be the current one.
+
+        Returns how many bytes could be read: it ends at a page that is not there.
+        """
+
+    def panda_os_modules(
+        self,
+        modules: PandaModule | Array[PandaModule] | _Pointer[PandaModule] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """The kernel's modules, last loaded first; likewise."""
+
+    def panda_os_symbol(
+        self,
+        name: CharPointer,
+        address: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Address of a symbol of the kernel; PANDA_ERR_OS if there is none."""
+
+    def panda_os_symbol_at(
+        self,
+        address: int,
+        offset: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> bytes | None:
+        """The kernel's symbol at or below an address, and how far below it is.
+
+        NULL if there is none.
+        """
+
     def panda_plugin_load(
         self,
         name: CharPointer,
@@ -1219,6 +1559,39 @@ class Library(NonblockingLibrary, Protocol):
     ) -> bytes | None:
         """The same; if it is not given the plugin is not loaded."""
 
+    def panda_python_set_api(
+        self,
+        api: PandaPythonApi | Array[PandaPythonApi] | _Pointer[PandaPythonApi] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Give the library CPython's functions; they stay for good."""
+
+    def panda_python_attach_vcpu(self, thread_state: Address, /) -> None:
+        """Tell the thread state of the CPU thread; called on it, from Python.
+
+        thread_state is what PyThreadState_Get() returns there.
+        """
+
+    def panda_python_supports(self, type: int, /) -> bool:
+        """Whether callbacks of a kind can be registered as Python functions."""
+
+    def panda_register_python_callback(
+        self,
+        plugin: Address,
+        type: int,
+        callback: PandaPythonCallback
+        | Array[PandaPythonCallback]
+        | _Pointer[PandaPythonCallback]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Append a Python function to the list of a kind, enabled.
+
+        Enabled, disabled and removed by its owner: panda_enable_plugin(), panda_disable_plugin(),
+        panda_unregister_callbacks(). PANDA_ERR_UNSUPPORTED if panda_python_supports() says no.
+        """
+
     def panda_ppp_define(
         self,
         point: PandaPppPoint | Array[PandaPppPoint] | _Pointer[PandaPppPoint] | _CArgObject | None,
@@ -1263,6 +1636,27 @@ class Library(NonblockingLibrary, Protocol):
     ) -> int:
         """The same with a context that is passed before the other arguments."""
 
+    def panda_ppp_add_python(
+        self,
+        plugin: CharPointer,
+        name: CharPointer,
+        owner: Address,
+        callback: PandaPythonCallback
+        | Array[PandaPythonCallback]
+        | _Pointer[PandaPythonCallback]
+        | _CArgObject
+        | None,
+        kinds: Address,
+        n: int,
+        /,
+    ) -> int:
+        """Listen with a Python function, called without a foreign-function layer.
+
+        kinds: a PandaPppKind for each of its n arguments, 9 at most. Its result is true or false.
+        PANDA_ERR_UNSUPPORTED if the core cannot call Python. The host keeps the objects alive until
+        the run has ended.
+        """
+
     def panda_ppp_remove(
         self,
         plugin: CharPointer,
@@ -1299,39 +1693,6 @@ class Library(NonblockingLibrary, Protocol):
 
         For plugins that make up their points when they run: syscalls2. Only on the CPU thread. n is
         at most 10 with the context, if a listener has one.
-        """
-
-    def panda_python_set_api(
-        self,
-        api: PandaPythonApi | Array[PandaPythonApi] | _Pointer[PandaPythonApi] | _CArgObject | None,
-        /,
-    ) -> None:
-        """Give the library CPython's functions; they stay for good."""
-
-    def panda_python_attach_vcpu(self, thread_state: Address, /) -> None:
-        """Tell the thread state of the CPU thread; called on it, from Python.
-
-        thread_state is what PyThreadState_Get() returns there.
-        """
-
-    def panda_python_supports(self, type: int, /) -> bool:
-        """Whether callbacks of a kind can be registered as Python functions."""
-
-    def panda_register_python_callback(
-        self,
-        plugin: Address,
-        type: int,
-        callback: PandaPythonCallback
-        | Array[PandaPythonCallback]
-        | _Pointer[PandaPythonCallback]
-        | _CArgObject
-        | None,
-        /,
-    ) -> int:
-        """Append a Python function to the list of a kind, enabled.
-
-        Enabled, disabled and removed by its owner: panda_enable_plugin(), panda_disable_plugin(),
-        panda_unregister_callbacks(). PANDA_ERR_UNSUPPORTED if panda_python_supports() says no.
         """
 
     def panda_python_set_read_api(
@@ -1419,6 +1780,35 @@ class Library(NonblockingLibrary, Protocol):
         """Give up the replay, or its state after its end, and reset the machine.
 
         PANDA_ERR_STATE if there is no replay.
+        """
+
+    def panda_record_complete(self, complete: bool, /) -> None:
+        """Whether recordings that begin from now on have what it takes to leave a replay: from time
+        to time the devices' state, and what is written to disks.
+        """
+
+    def panda_replay_check_disks(self) -> int:
+        """Whether the machine's disks are what they were when the recording began, and the
+        recording is a complete one: PANDA_OK, or PANDA_ERR_STATE.
+        """
+
+    def panda_replay_write_disk(
+        self,
+        device: CharPointer,
+        offset: int,
+        bytes: Address,
+        size: int,
+        /,
+    ) -> int:
+        """Write to the disk of a name in a replay, which does not use it itself; PANDA_ERR_STATE if
+        there is no such disk, or it cannot be written.
+        """
+
+    def panda_replay_go_live(self) -> int:
+        """Leave the replay, and have the machine live on from this place with the next panda_run().
+        Not while it runs.
+
+        PANDA_ERR_STATE if the devices' state was not recorded at this place.
         """
 
     def panda_rr_mode(self) -> int:
@@ -1544,6 +1934,108 @@ class Library(NonblockingLibrary, Protocol):
         to call this again, without keep_batches, which frees them.
         """
 
+    def panda_callwitharg_add_target_string(self, target: CharPointer, /) -> None:
+        """Look for a text."""
+
+    def panda_callwitharg_remove_target_string(self, target: CharPointer, /) -> bool:
+        """Look for a text no more; false if it was not looked for."""
+
+    def panda_callwitharg_add_target_num(self, target: int, /) -> None:
+        """Look for a number."""
+
+    def panda_callwitharg_remove_target_num(self, target: int, /) -> bool:
+        """Look for a number no more; false if it was not looked for."""
+
+    def panda_hooks_add_hook(
+        self,
+        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
+        /,
+    ) -> _Pointer[hook]:
+        """Add a hook, which is copied; the copy, or NULL.
+
+        Takes effect at the next block, from any thread. One that is the same in address, address
+        space, type and function is not added twice: the one there is is returned. The copy is valid
+        until the hook is removed.
+        """
+
+    def panda_hooks_add_python(
+        self,
+        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
+        callback: PandaPythonCallback
+        | Array[PandaPythonCallback]
+        | _Pointer[PandaPythonCallback]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Add a hook whose function is Python's; h is not copied.
+
+        h and the objects are kept by the host until the run has ended. Only the types
+        start_block_exec and before_block_exec; PANDA_ERR_UNSUPPORTED where panda_python_supports()
+        says no.
+        """
+
+    def panda_hooks_remove_hook(
+        self,
+        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Remove a hook: the copy, or what panda_hooks_add_python() was given."""
+
+    def panda_hooks_enable_hooking(self) -> None:
+        """Let hooks act (the default)."""
+
+    def panda_hooks_disable_hooking(self) -> None:
+        """Let no hook act; they stay."""
+
+    def panda_hooks_count(self) -> int:
+        """How many hooks there are."""
+
+    def panda_hooks_skip_function(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        result: int,
+        /,
+    ) -> int:
+        """In a hook at a function's first instruction: return from it at once.
+
+        PANDA_ERR_MEMORY if the return address cannot be read.
+        """
+
+    def panda_hooks_get_argument(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        number: int,
+        value: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The argument of that number, from 0, at a function's first instruction."""
+
+    def panda_hooks_set_argument(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        number: int,
+        value: int,
+        /,
+    ) -> int:
+        """Change an argument at a function's first instruction."""
+
+    def panda_hooks_get_return_address(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        address: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Where the function will return to, at its first instruction."""
+
+    def panda_hooks_set_result(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        value: int,
+        /,
+    ) -> int:
+        """Change what the function has returned."""
+
     def panda_hypercaller_register_hypercall(self, magic: int, function: CFuncPtr | None, /) -> int:
         """Have a function called for the hypercalls of a number.
 
@@ -1552,6 +2044,116 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_hypercaller_unregister_hypercall(self, magic: int, /) -> int:
         """Undo it; PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_mem_hooks_add_mem_hook(
+        self,
+        region: memory_hooks_region
+        | Array[memory_hooks_region]
+        | _Pointer[memory_hooks_region]
+        | _CArgObject
+        | None,
+        /,
+    ) -> _Pointer[memory_hooks_region]:
+        """Watch a range; the copy that is kept, or NULL.
+
+        An access counts that has a byte in it. Each kind of access takes one of the 55 filters
+        there are.
+        """
+
+    def panda_mem_hooks_remove_mem_hook(
+        self,
+        region: memory_hooks_region
+        | Array[memory_hooks_region]
+        | _Pointer[memory_hooks_region]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Watch it no more; the copy goes."""
+
+    def panda_mem_hooks_enable_mem_hooking(self) -> None:
+        """Let memory hooks act (the default)."""
+
+    def panda_mem_hooks_disable_mem_hooking(self) -> None:
+        """Let no memory hook act; they stay."""
+
+    def panda_osi_get_current_process(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProc]:
+        """The process that runs, to be freed; NULL if it is not known."""
+
+    def panda_osi_get_process(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProc]:
+        """The process of a handle, to be freed; NULL if there is none."""
+
+    def panda_osi_get_current_process_handle(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProcHandle]:
+        """A handle of the process that runs, to be freed; NULL if it is not known."""
+
+    def panda_osi_get_current_thread(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiThread]:
+        """The thread that runs, to be freed; NULL if it is not known."""
+
+    def panda_osi_get_process_pid(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Number of a process; -1 if there is none."""
+
+    def panda_osi_get_process_ppid(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Number of its parent; -1 if there is none."""
+
+    def panda_osi_free_osiproc(
+        self,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_current_process() and get_process() gave."""
+
+    def panda_osi_free_osiprochandle(
+        self,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_current_process_handle() gave."""
+
+    def panda_osi_free_osithread(
+        self,
+        t: OsiThread | Array[OsiThread] | _Pointer[OsiThread] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_current_thread() gave."""
+
+    def panda_stringsearch_add_string(self, text: CharPointer, /) -> bool:
+        """Look for a text; one like "0a:0b:0c" is the bytes with these values.
+
+        False if it is empty, too long (256) or looked for already, or if there are too many (100).
+        """
+
+    def panda_stringsearch_remove_string(self, text: CharPointer, /) -> bool:
+        """Look for it no more; false if it was not looked for."""
+
+    def panda_stringsearch_reset_strings(self) -> None:
+        """Look for nothing."""
 
     def panda_syscalls2_get_syscall_retval(
         self,

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from ctypes import CFUNCTYPE, POINTER, c_uint64
+from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_uint8, c_uint32, c_uint64
 from typing import TYPE_CHECKING, NamedTuple
 
-from .structs import PandaCPU, syscall_ctx_t, syscall_info_t
+from .structs import PandaCPU, PandaTB, auxv_values, syscall_ctx_t, syscall_info_t
 
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
@@ -34,7 +34,98 @@ class PppCallback(NamedTuple):
 
 #: Plugin -> name -> PPP callback.
 PPP: dict[str, dict[str, PppCallback]] = {
+    "callstack_instr": {
+        "on_call": PppCallback(
+            "on_call",
+            "void",
+            ("cpu", "func"),
+            ("PandaCPU *", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64),
+            "A function was called: its first instruction is about to run.",
+        ),
+        "on_ret": PppCallback(
+            "on_ret",
+            "void",
+            ("cpu", "func"),
+            ("PandaCPU *", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64),
+            "A function has returned: the next instruction is its caller's.",
+        ),
+    },
+    "callwitharg": {
+        "on_call_match_num": PppCallback(
+            "on_call_match_num",
+            "void",
+            ("cpu", "func", "args", "matching_idx", "args_read"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t *", "uint32_t", "uint32_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, POINTER(c_uint64), c_uint32, c_uint32),
+            "A function was called whose argument of that index is one of the numbers.",
+        ),
+        "on_call_match_str": PppCallback(
+            "on_call_match_str",
+            "void",
+            ("cpu", "func", "args", "value", "matching_idx", "args_read"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t *", "char *", "uint32_t", "uint32_t"),
+            CFUNCTYPE(
+                None,
+                POINTER(PandaCPU),
+                c_uint64,
+                POINTER(c_uint64),
+                c_char_p,
+                c_uint32,
+                c_uint32,
+            ),
+            "A function was called whose argument of that index points to one of the texts.",
+        ),
+    },
+    "hooks": {},
+    "hw_proc_id": {},
     "hypercaller": {},
+    "mem_hooks": {},
+    "osi": {
+        "on_task_change": PppCallback(
+            "on_task_change",
+            "void",
+            ("cpu",),
+            ("PandaCPU *",),
+            CFUNCTYPE(None, POINTER(PandaCPU)),
+            "Another thread runs, or the running one has got a new program.",
+        ),
+    },
+    "proc_start_linux": {
+        "on_rec_auxv": PppCallback(
+            "on_rec_auxv",
+            "void",
+            ("cpu", "tb", "av"),
+            ("PandaCPU *", "PandaTB *", "auxv_values *"),
+            CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(auxv_values)),
+            "A program is about to begin: its memory is there, and nothing of it has "
+            "run.\n\n"
+            "The CPU is still in the kernel.",
+        ),
+    },
+    "stringsearch": {
+        "on_ssm": PppCallback(
+            "on_ssm",
+            "void",
+            ("cpu", "pc", "addr", "matched", "len", "is_write", "in_memory"),
+            ("PandaCPU *", "target_ptr_t", "target_ptr_t", "uint8_t *", "uint32_t", "bool", "bool"),
+            CFUNCTYPE(
+                None,
+                POINTER(PandaCPU),
+                c_uint64,
+                c_uint64,
+                POINTER(c_uint8),
+                c_uint32,
+                c_bool,
+                c_bool,
+            ),
+            "An instruction has accessed the last byte of a text, and all before it in "
+            "order.\n\n"
+            "addr is the address of that access. in_memory: the text is there as a "
+            "whole.",
+        ),
+    },
     "syscalls2": {
         "on_all_sys_enter": PppCallback(
             "on_all_sys_enter",
@@ -101,9 +192,62 @@ PPP: dict[str, dict[str, PppCallback]] = {
 
 #: Plugin -> name without its prefix -> C function.
 FUNCTIONS: dict[str, dict[str, str]] = {
+    "callstack_instr": {
+        "get_callers": "panda_callstack_instr_get_callers",
+        "get_functions": "panda_callstack_instr_get_functions",
+        "get_prog_point": "panda_callstack_instr_get_prog_point",
+    },
+    "callwitharg": {
+        "add_target_string": "panda_callwitharg_add_target_string",
+        "remove_target_string": "panda_callwitharg_remove_target_string",
+        "add_target_num": "panda_callwitharg_add_target_num",
+        "remove_target_num": "panda_callwitharg_remove_target_num",
+    },
+    "hooks": {
+        "add_hook": "panda_hooks_add_hook",
+        "add_python": "panda_hooks_add_python",
+        "remove_hook": "panda_hooks_remove_hook",
+        "enable_hooking": "panda_hooks_enable_hooking",
+        "disable_hooking": "panda_hooks_disable_hooking",
+        "count": "panda_hooks_count",
+        "skip_function": "panda_hooks_skip_function",
+        "get_argument": "panda_hooks_get_argument",
+        "set_argument": "panda_hooks_set_argument",
+        "get_return_address": "panda_hooks_get_return_address",
+        "get_returned_sp": "panda_hooks_get_returned_sp",
+        "get_result": "panda_hooks_get_result",
+        "set_result": "panda_hooks_set_result",
+    },
+    "hw_proc_id": {
+        "get_id": "panda_hw_proc_id_get_id",
+        "id_is_initialized": "panda_hw_proc_id_id_is_initialized",
+    },
     "hypercaller": {
         "register_hypercall": "panda_hypercaller_register_hypercall",
         "unregister_hypercall": "panda_hypercaller_unregister_hypercall",
+    },
+    "mem_hooks": {
+        "add_mem_hook": "panda_mem_hooks_add_mem_hook",
+        "remove_mem_hook": "panda_mem_hooks_remove_mem_hook",
+        "enable_mem_hooking": "panda_mem_hooks_enable_mem_hooking",
+        "disable_mem_hooking": "panda_mem_hooks_disable_mem_hooking",
+    },
+    "osi": {
+        "get_current_process": "panda_osi_get_current_process",
+        "get_process": "panda_osi_get_process",
+        "get_current_process_handle": "panda_osi_get_current_process_handle",
+        "get_current_thread": "panda_osi_get_current_thread",
+        "get_process_pid": "panda_osi_get_process_pid",
+        "get_process_ppid": "panda_osi_get_process_ppid",
+        "free_osiproc": "panda_osi_free_osiproc",
+        "free_osiprochandle": "panda_osi_free_osiprochandle",
+        "free_osithread": "panda_osi_free_osithread",
+    },
+    "proc_start_linux": {},
+    "stringsearch": {
+        "add_string": "panda_stringsearch_add_string",
+        "remove_string": "panda_stringsearch_remove_string",
+        "reset_strings": "panda_stringsearch_reset_strings",
     },
     "syscalls2": {
         "get_syscall_retval": "panda_syscalls2_get_syscall_retval",

@@ -10,12 +10,15 @@ from ctypes import (
     CFUNCTYPE,
     POINTER,
     Structure,
+    Union,
     c_bool,
     c_char,
     c_char_p,
     c_int,
     c_int32,
     c_int64,
+    c_size_t,
+    c_uint,
     c_uint8,
     c_uint32,
     c_uint64,
@@ -153,6 +156,8 @@ class PandaFilter(Structure):
         first: No more than so many events until it is enabled again; 0: all.
         flag: A flag that must be set (panda_flag_new()); 0: none.
         once_per_block: Nonzero: only the first event of each block of code.
+        procname: Short name of the process that runs (of Linux 15 bytes, what is longer is
+            cut); NULL: any. Nothing passes until the guest's kernel is found.
     """
 
     pc: _Pointer[PandaRange]
@@ -166,6 +171,7 @@ class PandaFilter(Structure):
     first: int
     flag: int
     once_per_block: int
+    procname: bytes | None
 
     _fields_ = (
         ("pc", POINTER(PandaRange)),
@@ -179,6 +185,7 @@ class PandaFilter(Structure):
         ("first", c_uint64),
         ("flag", c_uint32),
         ("once_per_block", c_uint32),
+        ("procname", c_char_p),
     )
 
 
@@ -255,6 +262,180 @@ class PandaLayoutEntry(Structure):
     )
 
 
+class PandaTask(Structure):
+    """A thread of the guest, and the process it belongs to.
+
+    Fields:
+        task: Address of its task_struct.
+        mm: Address of its memory map (mm_struct); 0 for a kernel thread.
+        pgd: Its top page table, a kernel address; 0 for a kernel thread.
+        asid: What panda_current_asid() says while it runs; 0 if that cannot be told from its
+            page tables, and for kernel threads.
+        create_time: When it began, in ns of the guest's clock; 0 if unknown.
+        pid: Process, as the guest's user sees it (thread group).
+        ppid: Process of the parent.
+        state: The kernel's state word; 0: it runs or may run.
+        name: Its short name (comm), ended by a NUL.
+    """
+
+    task: int
+    mm: int
+    pgd: int
+    asid: int
+    create_time: int
+    pid: int
+    tid: int
+    ppid: int
+    uid: int
+    gid: int
+    euid: int
+    egid: int
+    state: int
+    kernel_thread: int
+    name: bytes
+
+    _fields_ = (
+        ("task", c_uint64),
+        ("mm", c_uint64),
+        ("pgd", c_uint64),
+        ("asid", c_uint64),
+        ("create_time", c_uint64),
+        ("pid", c_int32),
+        ("tid", c_int32),
+        ("ppid", c_int32),
+        ("uid", c_uint32),
+        ("gid", c_uint32),
+        ("euid", c_uint32),
+        ("egid", c_uint32),
+        ("state", c_uint32),
+        ("kernel_thread", c_uint32),
+        ("name", c_char * 16),
+    )
+
+
+class PandaMapping(Structure):
+    """A mapping in a process' address space.
+
+    Fields:
+        vma: Address of its vm_area_struct.
+        end: First address behind it.
+        offset: Where in its file it begins, in bytes.
+        flags: The kernel's flags: 1 read, 2 write, 4 execute, 8 shared.
+        file: Address of its struct file; 0: it has none. For panda_os_file_path().
+    """
+
+    vma: int
+    start: int
+    end: int
+    offset: int
+    flags: int
+    file: int
+
+    _fields_ = (
+        ("vma", c_uint64),
+        ("start", c_uint64),
+        ("end", c_uint64),
+        ("offset", c_uint64),
+        ("flags", c_uint64),
+        ("file", c_uint64),
+    )
+
+
+class PandaOpenFile(Structure):
+    """A file that a process has open.
+
+    Fields:
+        file: Address of its struct file, for panda_os_file_path().
+        pos: Where the next read or write begins; 0 if unknown.
+        flags: Flags it was opened with; 0 if unknown.
+    """
+
+    file: int
+    pos: int
+    fd: int
+    flags: int
+
+    _fields_ = (
+        ("file", c_uint64),
+        ("pos", c_uint64),
+        ("fd", c_int32),
+        ("flags", c_uint32),
+    )
+
+
+class PandaModule(Structure):
+    """A kernel module that is loaded.
+
+    Fields:
+        module: Address of its struct module.
+    """
+
+    module: int
+    base: int
+    size: int
+    name: bytes
+
+    _fields_ = (
+        ("module", c_uint64),
+        ("base", c_uint64),
+        ("size", c_uint64),
+        ("name", c_char * 64),
+    )
+
+
+class PandaSocket(Structure):
+    """A socket, as one end sees it.
+
+    Fields:
+        family: AF_...: 1 local, 2 IPv4, 10 IPv6, 16 netlink.
+        type: SOCK_...: 1 stream, 2 datagram, 3 raw.
+        state: The protocol's state; TCP: 1 established, 10 listening.
+        local_address: Addresses: 4 bytes of IPv4 or 16 of IPv6, as on the wire.
+    """
+
+    family: int
+    type: int
+    protocol: int
+    state: int
+    local_port: int
+    remote_port: int
+    local_address: Array[c_uint8]
+    remote_address: Array[c_uint8]
+
+    _fields_ = (
+        ("family", c_uint32),
+        ("type", c_uint32),
+        ("protocol", c_uint32),
+        ("state", c_uint32),
+        ("local_port", c_uint32),
+        ("remote_port", c_uint32),
+        ("local_address", c_uint8 * 16),
+        ("remote_address", c_uint8 * 16),
+    )
+
+
+class PandaProcessMemory(Structure):
+    """Bounds of a process' memory."""
+
+    start_brk: int
+    brk: int
+    start_stack: int
+    arg_start: int
+    arg_end: int
+    env_start: int
+    env_end: int
+
+    _fields_ = (
+        ("start_brk", c_uint64),
+        ("brk", c_uint64),
+        ("start_stack", c_uint64),
+        ("arg_start", c_uint64),
+        ("arg_end", c_uint64),
+        ("env_start", c_uint64),
+        ("env_end", c_uint64),
+    )
+
+
 class panda_arg(Structure):
     """An argument of a plugin.
 
@@ -285,6 +466,82 @@ class panda_arg_list(Structure):
         ("nargs", c_int),
         ("list", POINTER(panda_arg)),
         ("plugin_name", POINTER(c_char)),
+    )
+
+
+class PandaPythonApi(Structure):
+    """Addresses of CPython's functions of the same names; all are needed.
+
+    Fields:
+        none: The object None.
+        failed: A callable that is given the exception a callback raised, or NULL.
+    """
+
+    PyEval_SaveThread: int | None
+    PyEval_RestoreThread: int | None
+    PyLong_FromUnsignedLongLong: int | None
+    PyObject_Vectorcall: int | None
+    PyErr_Fetch: int | None
+    PyErr_NormalizeException: int | None
+    PyException_SetTraceback: int | None
+    PyErr_WriteUnraisable: int | None
+    Py_DecRef: int | None
+    Py_IncRef: int | None
+    PyBytes_FromStringAndSize: int | None
+    PyCFunction_NewEx: int | None
+    PyErr_Clear: int | None
+    PyErr_Occurred: int | None
+    PyLong_AsUnsignedLongLongMask: int | None
+    PyLong_FromLongLong: int | None
+    PyBool_FromLong: int | None
+    PyObject_IsTrue: int | None
+    none: int | None
+    failed: int | None
+
+    _fields_ = (
+        ("PyEval_SaveThread", c_void_p),
+        ("PyEval_RestoreThread", c_void_p),
+        ("PyLong_FromUnsignedLongLong", c_void_p),
+        ("PyObject_Vectorcall", c_void_p),
+        ("PyErr_Fetch", c_void_p),
+        ("PyErr_NormalizeException", c_void_p),
+        ("PyException_SetTraceback", c_void_p),
+        ("PyErr_WriteUnraisable", c_void_p),
+        ("Py_DecRef", c_void_p),
+        ("Py_IncRef", c_void_p),
+        ("PyBytes_FromStringAndSize", c_void_p),
+        ("PyCFunction_NewEx", c_void_p),
+        ("PyErr_Clear", c_void_p),
+        ("PyErr_Occurred", c_void_p),
+        ("PyLong_AsUnsignedLongLongMask", c_void_p),
+        ("PyLong_FromLongLong", c_void_p),
+        ("PyBool_FromLong", c_void_p),
+        ("PyObject_IsTrue", c_void_p),
+        ("none", c_void_p),
+        ("failed", c_void_p),
+    )
+
+
+class PandaPythonCallback(Structure):
+    """A Python callback; the host keeps the objects alive while it is registered.
+
+    Fields:
+        callable: The function; it is called with the arguments its kind has.
+        cpu: Object handed over for a PandaCPU.
+        tb: Object handed over for a PandaTB.
+        buf: Object handed over for a value buffer.
+    """
+
+    callable: int | None
+    cpu: int | None
+    tb: int | None
+    buf: int | None
+
+    _fields_ = (
+        ("callable", c_void_p),
+        ("cpu", c_void_p),
+        ("tb", c_void_p),
+        ("buf", c_void_p),
     )
 
 
@@ -355,76 +612,6 @@ class PandaPppPoint(Structure):
         ("plugin", c_char_p),
         ("name", c_char_p),
         ("changed", CFUNCTYPE(None)),
-    )
-
-
-class PandaPythonApi(Structure):
-    """Addresses of CPython's functions of the same names; all are needed.
-
-    Fields:
-        none: The object None.
-        failed: A callable that is given the exception a callback raised, or NULL.
-    """
-
-    PyEval_SaveThread: int | None
-    PyEval_RestoreThread: int | None
-    PyLong_FromUnsignedLongLong: int | None
-    PyObject_Vectorcall: int | None
-    PyErr_Fetch: int | None
-    PyErr_NormalizeException: int | None
-    PyException_SetTraceback: int | None
-    PyErr_WriteUnraisable: int | None
-    Py_DecRef: int | None
-    Py_IncRef: int | None
-    PyBytes_FromStringAndSize: int | None
-    PyCFunction_NewEx: int | None
-    PyErr_Clear: int | None
-    PyErr_Occurred: int | None
-    PyLong_AsUnsignedLongLongMask: int | None
-    none: int | None
-    failed: int | None
-
-    _fields_ = (
-        ("PyEval_SaveThread", c_void_p),
-        ("PyEval_RestoreThread", c_void_p),
-        ("PyLong_FromUnsignedLongLong", c_void_p),
-        ("PyObject_Vectorcall", c_void_p),
-        ("PyErr_Fetch", c_void_p),
-        ("PyErr_NormalizeException", c_void_p),
-        ("PyException_SetTraceback", c_void_p),
-        ("PyErr_WriteUnraisable", c_void_p),
-        ("Py_DecRef", c_void_p),
-        ("Py_IncRef", c_void_p),
-        ("PyBytes_FromStringAndSize", c_void_p),
-        ("PyCFunction_NewEx", c_void_p),
-        ("PyErr_Clear", c_void_p),
-        ("PyErr_Occurred", c_void_p),
-        ("PyLong_AsUnsignedLongLongMask", c_void_p),
-        ("none", c_void_p),
-        ("failed", c_void_p),
-    )
-
-
-class PandaPythonCallback(Structure):
-    """A Python callback; the host keeps the objects alive while it is registered.
-
-    Fields:
-        callable: The function; it is called with the arguments its kind has.
-        cpu: Object handed over for a PandaCPU.
-        tb: Object handed over for a PandaTB.
-        buf: Object handed over for a value buffer.
-    """
-
-    callable: int | None
-    cpu: int | None
-    tb: int | None
-    buf: int | None
-
-    _fields_ = (
-        ("callable", c_void_p),
-        ("cpu", c_void_p),
-        ("tb", c_void_p),
-        ("buf", c_void_p),
     )
 
 
@@ -594,6 +781,331 @@ class PandaStreamStats(Structure):
         ("delivered", c_uint64),
         ("dropped", c_uint64),
         ("waits", c_uint64),
+    )
+
+
+class prog_point(Structure):
+    """A place in a program.
+
+    Fields:
+        caller: Where the function will return to; 0 if its call was not seen.
+        sidFirst: Names the stack: the address space, and the thread if it is known.
+    """
+
+    caller: int
+    pc: int
+    sidFirst: int
+    sidSecond: int
+    isKernelMode: bool
+    stackKind: int
+
+    _fields_ = (
+        ("caller", c_uint64),
+        ("pc", c_uint64),
+        ("sidFirst", c_uint64),
+        ("sidSecond", c_uint64),
+        ("isKernelMode", c_bool),
+        ("stackKind", c_uint),
+    )
+
+
+class symbol(Structure):
+    """A symbol of a program or library.
+
+    Fields:
+        section: The file it is in.
+    """
+
+    address: int
+    value: int
+    symtab_idx: int
+    reloc_type: int
+    name: bytes
+    section: bytes
+
+    _fields_ = (
+        ("address", c_uint64),
+        ("value", c_uint64),
+        ("symtab_idx", c_int),
+        ("reloc_type", c_int),
+        ("name", c_char * 256),
+        ("section", c_char * 256),
+    )
+
+
+class hooks_panda_cb(Union):
+    """The function of a hook: one of these, by its type."""
+
+    before_tcg_codegen: CFuncPtr
+    before_block_translate: CFuncPtr
+    after_block_translate: CFuncPtr
+    before_block_exec_invalidate_opt: CFuncPtr
+    before_block_exec: CFuncPtr
+    after_block_exec: CFuncPtr
+    start_block_exec: CFuncPtr
+    end_block_exec: CFuncPtr
+    cbaddr: CFuncPtr
+
+
+class hook(Structure):
+    """A hook.
+
+    Fields:
+        addr: Where: start_block_exec and before_block_exec, any instruction.
+        asid: In which address space, as panda_current_asid() has it; 0: in all.
+        enabled: A function that clears it removes its hook.
+        sym: Of a hook that was made by a symbol's name.
+    """
+
+    addr: int
+    asid: int
+    type: int
+    cb: hooks_panda_cb
+    km: int
+    enabled: bool
+    sym: symbol
+    context: int | None
+
+
+hooks_panda_cb._fields_ = (
+    ("before_tcg_codegen", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    ("before_block_translate", CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, POINTER(hook))),
+    ("after_block_translate", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    (
+        "before_block_exec_invalidate_opt",
+        CFUNCTYPE(c_bool, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook)),
+    ),
+    ("before_block_exec", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    (
+        "after_block_exec",
+        CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), c_uint8, POINTER(hook)),
+    ),
+    ("start_block_exec", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    ("end_block_exec", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(PandaTB), POINTER(hook))),
+    ("cbaddr", CFUNCTYPE(None)),
+)
+
+
+hook._fields_ = (
+    ("addr", c_uint64),
+    ("asid", c_uint64),
+    ("type", c_uint),
+    ("cb", hooks_panda_cb),
+    ("km", c_uint),
+    ("enabled", c_bool),
+    ("sym", symbol),
+    ("context", c_void_p),
+)
+
+
+class memory_access_desc(Structure):
+    """An access to a watched range.
+
+    Fields:
+        pc: The instruction.
+        addr: What is accessed, a virtual or physical address as the range's.
+        buf: The value, in host order; NULL before a read.
+        hook: The range, as panda_mem_hooks_add_mem_hook() has returned it.
+    """
+
+    pc: int
+    addr: int
+    size: int
+    buf: _Pointer[c_uint8]
+    on_before: bool
+    on_after: bool
+    on_read: bool
+    on_write: bool
+    on_virtual: bool
+    on_physical: bool
+    hook: _Pointer[memory_hooks_region]
+
+
+class memory_hooks_region(Structure):
+    """A range of addresses that is watched.
+
+    Fields:
+        stop_address: The last one.
+        enabled: A function that clears it is not called any more.
+    """
+
+    start_address: int
+    stop_address: int
+    enabled: bool
+    on_before: bool
+    on_after: bool
+    on_read: bool
+    on_write: bool
+    on_virtual: bool
+    on_physical: bool
+    cb: CFuncPtr
+
+    _fields_ = (
+        ("start_address", c_uint64),
+        ("stop_address", c_uint64),
+        ("enabled", c_bool),
+        ("on_before", c_bool),
+        ("on_after", c_bool),
+        ("on_read", c_bool),
+        ("on_write", c_bool),
+        ("on_virtual", c_bool),
+        ("on_physical", c_bool),
+        ("cb", CFUNCTYPE(None, POINTER(PandaCPU), POINTER(memory_access_desc))),
+    )
+
+
+memory_access_desc._fields_ = (
+    ("pc", c_uint64),
+    ("addr", c_uint64),
+    ("size", c_size_t),
+    ("buf", POINTER(c_uint8)),
+    ("on_before", c_bool),
+    ("on_after", c_bool),
+    ("on_read", c_bool),
+    ("on_write", c_bool),
+    ("on_virtual", c_bool),
+    ("on_physical", c_bool),
+    ("hook", POINTER(memory_hooks_region)),
+)
+
+
+class OsiProcHandle(Structure):
+    """A process, by the addresses of its structures."""
+
+    taskd: int
+    asid: int
+
+    _fields_ = (
+        ("taskd", c_uint64),
+        ("asid", c_uint64),
+    )
+
+
+class OsiThread(Structure):
+    """A thread.
+
+    Fields:
+        pid: Process it belongs to.
+    """
+
+    pid: int
+    tid: int
+
+    _fields_ = (
+        ("pid", c_int32),
+        ("tid", c_int32),
+    )
+
+
+class OsiProc(Structure):
+    """A process; its name is freed with it.
+
+    Fields:
+        taskd: Address of its task_struct.
+        pgd: Its top page table; 0 for a kernel thread.
+        pages: Always NULL.
+    """
+
+    taskd: int
+    pgd: int
+    asid: int
+    pid: int
+    ppid: int
+    name: _Pointer[c_char]
+    pages: int | None
+    create_time: int
+
+    _fields_ = (
+        ("taskd", c_uint64),
+        ("pgd", c_uint64),
+        ("asid", c_uint64),
+        ("pid", c_int32),
+        ("ppid", c_int32),
+        ("name", POINTER(c_char)),
+        ("pages", c_void_p),
+        ("create_time", c_uint64),
+    )
+
+
+class auxv_string(Structure):
+    """An argument or variable, cut if it is longer."""
+
+    text: bytes
+
+    _fields_ = (("text", c_char * 256),)
+
+
+class auxv_values(Structure):
+    """What is on a program's first stack; 0 and "" where it says nothing.
+
+    Fields:
+        entry: First instruction of the program itself.
+        base: Where its interpreter, the dynamic linker, is.
+        program_header: Where the program's file begins in memory, by its program headers.
+    """
+
+    argc: int
+    argv_ptr_ptr: int
+    arg_ptr: Array[c_uint64]
+    argv: Array[auxv_string]
+    envc: int
+    env_ptr_ptr: int
+    env_ptr: Array[c_uint64]
+    envp: Array[auxv_string]
+    execfn_ptr: int
+    execfn: bytes
+    phdr: int
+    entry: int
+    ehdr: int
+    hwcap: int
+    hwcap2: int
+    pagesz: int
+    clktck: int
+    phent: int
+    phnum: int
+    base: int
+    flags: int
+    uid: int
+    euid: int
+    gid: int
+    egid: int
+    secure: bool
+    random: int
+    platform: int
+    program_header: int
+    minsigstksz: int
+
+    _fields_ = (
+        ("argc", c_int),
+        ("argv_ptr_ptr", c_uint64),
+        ("arg_ptr", c_uint64 * 10),
+        ("argv", auxv_string * 10),
+        ("envc", c_int),
+        ("env_ptr_ptr", c_uint64),
+        ("env_ptr", c_uint64 * 20),
+        ("envp", auxv_string * 20),
+        ("execfn_ptr", c_uint64),
+        ("execfn", c_char * 256),
+        ("phdr", c_uint64),
+        ("entry", c_uint64),
+        ("ehdr", c_uint64),
+        ("hwcap", c_uint64),
+        ("hwcap2", c_uint64),
+        ("pagesz", c_uint64),
+        ("clktck", c_uint64),
+        ("phent", c_uint64),
+        ("phnum", c_uint64),
+        ("base", c_uint64),
+        ("flags", c_uint64),
+        ("uid", c_uint64),
+        ("euid", c_uint64),
+        ("gid", c_uint64),
+        ("egid", c_uint64),
+        ("secure", c_bool),
+        ("random", c_uint64),
+        ("platform", c_uint64),
+        ("program_header", c_uint64),
+        ("minsigstksz", c_uint64),
     )
 
 

@@ -13,16 +13,21 @@ from .report import Report, divergence, failure, report
 
 if TYPE_CHECKING:
     from .check import Verdict, verify
+    from .entries import Device, Entry, devices, read_log
     from .facts import Recording, existing, read_recording
 
 __all__ = [
     "SUFFIX",
+    "Device",
+    "Entry",
     "Recording",
     "Report",
     "Verdict",
+    "devices",
     "divergence",
     "existing",
     "failure",
+    "read_log",
     "read_recording",
     "recording_path",
     "report",
@@ -30,9 +35,13 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Device": "entries",
+    "Entry": "entries",
     "Recording": "facts",
     "Verdict": "check",
+    "devices": "entries",
     "existing": "facts",
+    "read_log": "entries",
     "read_recording": "facts",
     "verify": "check",
 }

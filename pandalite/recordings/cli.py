@@ -111,6 +111,11 @@ def _run_record(given: argparse.Namespace) -> None:
 def _replay(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
     parser.description = "Replay a recording; status 1 if it does not go as it was recorded."
     parser.add_argument("file", metavar="FILE", help="the recording, with or without .plrec")
+    parser.add_argument(
+        "--gdb",
+        metavar="PORT",
+        help="stop at the beginning, and let gdb debug it: a TCP port, 0 for any, or a path",
+    )
     return _run_replay
 
 
@@ -118,6 +123,11 @@ def _run_replay(given: argparse.Namespace) -> None:
     from ..panda import Panda
 
     panda = Panda.from_recording(given.file)
+    if given.gdb is not None:
+        port = int(given.gdb) if given.gdb.isdigit() else given.gdb
+        with panda.replay(given.file) as replay:
+            replay.serve_gdb(port, on_listening=_say_where)
+        return
     start = time.monotonic()
     panda.run_replay(given.file)
     seconds = time.monotonic() - start
@@ -130,19 +140,32 @@ def _run_replay(given: argparse.Namespace) -> None:
     print(f"{facts.instructions} instructions in {seconds:.2f} s, {end}")
 
 
+def _say_where(address: str) -> None:
+    print(f"in gdb: target remote {address}", flush=True)
+
+
 # --- info ---
 
 
 def _info(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], None]:
     parser.description = "Say what a recording is of."
     parser.add_argument("file", metavar="FILE", help="the recording, with or without .plrec")
-    parser.add_argument("--json", action="store_true", help="all facts, as JSON")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--json", action="store_true", help="all facts, as JSON")
+    what.add_argument("--devices", action="store_true", help="what each device did")
+    what.add_argument("--log", action="store_true", help="all entries of the log")
     return _run_info
 
 
 def _run_info(given: argparse.Namespace) -> None:
     from .facts import read_recording
 
+    if given.devices:
+        _print_devices(given.file)
+        return
+    if given.log:
+        _print_log(given.file)
+        return
     recording = read_recording(given.file)
     if given.json:
         print(json.dumps(recording.as_dict(), indent=2))
@@ -164,6 +187,35 @@ def _run_info(given: argparse.Namespace) -> None:
     }
     for name, text in facts.items():
         print(f"{name + ':':11}{text}")
+
+
+def _print_devices(file: str) -> None:
+    """A table: accesses of the CPU, writes to memory, transfers."""
+    from .entries import devices
+
+    print("    reads   writes | to memory        bytes |  from guest  to guest (bytes) | device")
+    for d in devices(file):
+        print(
+            f"{d.reads:9}{d.writes:9} |{d.memory_writes:10}{d.memory_bytes:13} |"
+            f"{d.sent_bytes:12}{d.received_bytes:18} | {d.name or 'not known'}"
+        )
+
+
+def _print_log(file: str) -> None:
+    """A line for each entry: instructions, kind, device, and the rest."""
+    from .entries import read_log
+
+    for entry in read_log(file):
+        facts = " ".join(f"{key}={_short(value)}" for key, value in entry.facts.items())
+        device = f" {entry.device}" if entry.device else ""
+        print(f"{entry.instructions:>12} {entry.kind:6}{device} {facts}".rstrip())
+
+
+def _short(value: object) -> str:
+    if isinstance(value, bytes):
+        more = "..." if len(value) > 16 else ""
+        return f"{len(value)}:{value[:16].hex()}{more}"
+    return f"{value:#x}" if isinstance(value, int) else repr(value) if value == "" else str(value)
 
 
 def _megabytes(size: int) -> str:

@@ -19,7 +19,7 @@ __all__ = ["FORMAT", "MAJOR", "Block", "Disk", "Recording", "existing", "read_re
 
 #: What the manifest calls the format, and the newest version that is read here.
 FORMAT = "pandalite-recording"
-MAJOR = 1
+MAJOR = 2
 
 MANIFEST = "manifest.json"
 END = "end.json"
@@ -71,6 +71,8 @@ class Recording:
     disks: tuple[Disk, ...]
     #: It was ended; else it was cut off by a crash or a full disk.
     complete: bool
+    #: It has the devices' state from time to time: a replay can be left to live on.
+    devices: bool
     #: Instructions executed in it; of one that was cut off: those that can be replayed.
     instructions: int
     #: Interrupts and exceptions delivered.
@@ -175,6 +177,7 @@ def facts_of(archive: Archive) -> Recording:
             for d in manifest.tables("disks", [])
         ),
         complete=end is not None,
+        devices=manifest.values.get("devices") is True,
         instructions=instructions,
         steps=steps,
         slices=slices,

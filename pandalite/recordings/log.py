@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .archive import Archive, Member
 
-__all__ = ["Chunk", "Malformed", "check_chunk", "read_chunk"]
+__all__ = ["Chunk", "Malformed", "check_chunk", "decode_entries", "read_chunk"]
 
 # PandaEntryKind of csrc/record/record.h. Calls of devices:
 READ, WRITE, VALUE, BYTES = range(1, 5)
@@ -21,6 +22,10 @@ MEMORY, LINES, LINES_KICK, REGION, RESET, TOPOLOGY, NEW_REGION, FLUSH, ARCH = ra
 DISK, PACKET, SERIAL = range(14, 17)
 # What numbers build on that are logged as differences, in a recording that was cut out:
 BASE = 17
+# Memory that is written with what is in the last packet; which device writes:
+MEMORY_PACKET, SOURCE = 18, 19
+# Of complete recordings: the devices' state, what was written to disks:
+DEVICES, DISK_DATA = 20, 21
 
 #: Flags of a slice: the CPU ran; it ended as an interrupt was delivered.
 _RAN, _INTERRUPTED = 1, 2
@@ -41,6 +46,10 @@ _SHAPES = {
     PACKET: "nss",
     SERIAL: "nss",
     BASE: "s",
+    MEMORY_PACKET: "nnsnn",
+    SOURCE: "n",
+    DEVICES: "s",
+    DISK_DATA: "snns",
 }
 #: An entry of a call: its first number is how many instructions it comes after the
 #: last one.
@@ -89,6 +98,8 @@ class Totals:
     crossings: int = 0
     #: Regions known at its end, those of the chunks before included.
     regions: int = 0
+    #: Size of the packet that entries may refer to.
+    packet: int = 0
 
     def add(self, more: Totals) -> None:
         """Go on with the chunk that follows."""
@@ -180,6 +191,7 @@ def _check_slice(
     if at + calls > end:
         raise Malformed(f"the calls of the slice at byte {begin} go beyond its end")
     made = 0
+    totals.packet = 0
     for kind, where, numbers, size in _entries(data, at, at + calls):
         if kind <= _LAST_CALL:
             totals.crossings += 1
@@ -192,6 +204,7 @@ def _check_slice(
         raise Malformed(
             f"the slice at byte {begin} has {instructions} instructions, but a call after {made}"
         )
+    totals.packet = 0
     for kind, where, numbers, size in _entries(data, at + calls, end):
         if kind <= _LAST_CALL:
             raise Malformed(f"the call at byte {where} is one while the CPU did not run")
@@ -213,6 +226,18 @@ def _check_effect(
         block, offset = numbers
         if block >= len(block_sizes) or offset + size > block_sizes[block]:
             raise Malformed(f"the entry at byte {where} writes memory that is not there")
+    elif kind == MEMORY_PACKET:
+        block, offset, place, count = numbers
+        if block >= len(block_sizes) or offset + size + count > block_sizes[block]:
+            raise Malformed(f"the entry at byte {where} writes memory that is not there")
+        if place + count > totals.packet:
+            raise Malformed(f"the entry at byte {where} is about a packet that is not there")
+    elif kind == PACKET:
+        totals.packet = size
+    elif kind == DISK_DATA and size not in (0, numbers[1]):
+        raise Malformed(f"the entry at byte {where} has {size} bytes of {numbers[1]}")
+    elif kind == SOURCE and numbers[0] > totals.regions:
+        raise Malformed(f"the entry at byte {where} names an unknown device")
     elif kind in (REGION, NEW_REGION):
         totals.regions += 1
     elif kind == TOPOLOGY and max(numbers[1], numbers[2]) > totals.regions:
@@ -248,6 +273,33 @@ def _entries(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, Sequenc
         if at > end:
             raise Malformed(f"the entry at byte {begin}, of kind {kind}, goes beyond its slice")
         yield kind, begin, numbers, size
+
+
+def decode_entries(data: bytes, at: int, end: int) -> Iterator[tuple[int, list[Any]]]:
+    """The entries from a place to another: their kinds, and what follows in each."""
+    while at < end:
+        begin = at
+        kind = data[at]
+        at += 1
+        shape = _SHAPES.get(kind)
+        values: list[Any] = []
+        if shape is None:
+            at = _skip_special(data, begin, kind)
+            values.append(data[begin + 1 : at])
+        for part in shape or "":
+            if part == "b":
+                values.append(data[at : at + 1])
+                at += 1
+                continue
+            value, at = number(data, at)
+            if part == "s":
+                values.append(data[at : at + value])
+                at += value
+            else:
+                values.append(value)
+        if at > end:
+            raise Malformed(f"the entry at byte {begin}, of kind {kind}, goes beyond its slice")
+        yield kind, values
 
 
 def _skip_special(data: bytes, begin: int, kind: int) -> int:

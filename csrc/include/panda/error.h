@@ -29,6 +29,8 @@ typedef enum PandaStatus {
     PANDA_ERR_UNSUPPORTED = -8,
     /** A recording cannot be made, written or replayed. */
     PANDA_ERR_RECORDING = -9,
+    /** The guest's operating system does not show what was asked for. */
+    PANDA_ERR_OS = -10,
 } PandaStatus;
 
 /**

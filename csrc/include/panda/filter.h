@@ -12,6 +12,9 @@
 
 #include "panda/types.h"
 
+/** Size of a process' short name, with its end. */
+#define PANDA_NAME_SIZE 16
+
 /** Privilege of the code an event is from. */
 typedef enum PandaMode {
     PANDA_MODE_ANY = 0,
@@ -51,6 +54,11 @@ typedef struct PandaFilter {
     uint32_t flag;
     /** Nonzero: only the first event of each block of code. */
     uint32_t once_per_block;
+    /**
+     * Short name of the process that runs (of Linux 15 bytes, what is longer
+     * is cut); NULL: any. Nothing passes until the guest's kernel is found.
+     */
+    const char *procname;
 } PandaFilter;
 
 /**

@@ -7,6 +7,7 @@
 #define PANDA_PANDA_H
 
 #include "panda/bare.h"
+#include "panda/breakpoint.h"
 #include "panda/callbacks.h"
 #include "panda/counter.h"
 #include "panda/compound.h"
@@ -18,6 +19,7 @@
 #include "panda/machine.h"
 #include "panda/memory.h"
 #include "panda/monitor.h"
+#include "panda/os.h"
 #include "panda/plugins.h"
 #include "panda/ppp.h"
 #include "panda/python.h"

@@ -10,6 +10,7 @@
 #ifndef PANDA_PPP_H
 #define PANDA_PPP_H
 
+#include "panda/python.h"
 #include "panda/types.h"
 
 /** A listening function, whatever its arguments. */
@@ -80,6 +81,36 @@ int panda_ppp_add(const char *plugin, const char *name, void *owner,
 int panda_ppp_add_with_context(const char *plugin, const char *name,
                                void *owner, PandaPppFunction function,
                                void *context);
+
+/** The most arguments a function has, with its context. */
+#define PANDA_PPP_WORDS 10
+
+/** What an argument of a Python function is. */
+typedef enum PandaPppKind {
+    /** The object given for a PandaCPU. */
+    PANDA_PPP_CPU,
+    /** That for a PandaTB. */
+    PANDA_PPP_TB,
+    PANDA_PPP_U64,
+    PANDA_PPP_S64,
+    PANDA_PPP_U32,
+    PANDA_PPP_S32,
+    PANDA_PPP_U16,
+    PANDA_PPP_S16,
+    PANDA_PPP_U8,
+    PANDA_PPP_BOOL,
+} PandaPppKind;
+
+/**
+ * Listen with a Python function, called without a foreign-function layer.
+ *
+ * kinds: a PandaPppKind for each of its n arguments, 9 at most. Its result is
+ * true or false. PANDA_ERR_UNSUPPORTED if the core cannot call Python. The
+ * host keeps the objects alive until the run has ended.
+ */
+int panda_ppp_add_python(const char *plugin, const char *name, void *owner,
+                         const PandaPythonCallback *callback,
+                         const uint8_t *kinds, uint32_t n);
 
 /** Stop listening; PANDA_ERR_ARGUMENT if the function does not listen there. */
 int panda_ppp_remove(const char *plugin, const char *name,

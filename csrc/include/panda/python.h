@@ -31,6 +31,9 @@ typedef struct PandaPythonApi {
     void *PyErr_Clear;
     void *PyErr_Occurred;
     void *PyLong_AsUnsignedLongLongMask;
+    void *PyLong_FromLongLong;
+    void *PyBool_FromLong;
+    void *PyObject_IsTrue;
     /** The object None. */
     void *none;
     /** A callable that is given the exception a callback raised, or NULL. */

@@ -129,6 +129,33 @@ int panda_may_write_registers(void);
  */
 int panda_replay_end(void);
 
+/**
+ * Whether recordings that begin from now on have what it takes to leave a
+ * replay: from time to time the devices' state, and what is written to disks.
+ */
+void panda_record_complete(bool complete);
+
+/**
+ * Whether the machine's disks are what they were when the recording began, and
+ * the recording is a complete one: PANDA_OK, or PANDA_ERR_STATE.
+ */
+int panda_replay_check_disks(void);
+
+/**
+ * Write to the disk of a name in a replay, which does not use it itself;
+ * PANDA_ERR_STATE if there is no such disk, or it cannot be written.
+ */
+int panda_replay_write_disk(const char *device, uint64_t offset,
+                            const void *bytes, uint64_t size);
+
+/**
+ * Leave the replay, and have the machine live on from this place with the next
+ * panda_run(). Not while it runs.
+ *
+ * PANDA_ERR_STATE if the devices' state was not recorded at this place.
+ */
+int panda_replay_go_live(void);
+
 /** What the machine does, a PandaRrMode. */
 int panda_rr_mode(void);
 

@@ -1,0 +1,69 @@
+/*
+ * What the introspection's files share.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#ifndef PANDA_INTROSPECT_INTERNAL_H
+#define PANDA_INTROSPECT_INTERNAL_H
+
+#include "introspect/guest_memory.h"
+#include "introspect/kallsyms.h"
+#include "introspect/layout.h"
+#include "introspect/os.h"
+
+/* No list of a guest is longer than what is walked of it. */
+#define OS_MAX_TASKS 65536u
+#define OS_MAX_MAPPINGS 65536u
+#define OS_MAX_FILES 65536u
+#define OS_MAX_MODULES 4096u
+
+/*
+ * The start of each public call: the kernel is found, and what was remembered
+ * of its memory is forgotten. Negative PandaStatus with the reason.
+ */
+int os_require(void);
+
+/* Address of the first task; valid once the kernel is found. */
+extern uint64_t os_init_task;
+
+/* Bytes of a page of the guest's kernel. */
+uint64_t os_page_size(void);
+
+/* ---- tasks.c ---- */
+
+/* Find the first task; needs the layout. */
+bool os_find_init_task(void);
+
+/* Is there a live task_struct at an address? */
+bool os_is_task(uint64_t address);
+
+/*
+ * Call visit() for each process; stops if it returns false. The result: false
+ * if the list is broken.
+ */
+bool os_for_each_process(bool (*visit)(uint64_t task, void *opaque),
+                         void *opaque);
+bool os_for_each_thread(uint64_t task,
+                        bool (*visit)(uint64_t task, void *opaque),
+                        void *opaque);
+
+bool os_fill_task(uint64_t task, PandaTask *out);
+
+/* The task of an address in its kernel stack or in itself; 0: none. */
+uint64_t os_task_of_stack(uint64_t address);
+uint64_t os_task_around(uint64_t address);
+/* Forget which stack is whose. */
+void os_forget_stacks(void);
+
+/* ---- maps.c ---- */
+
+/* The same for each mapping, by address. */
+bool os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
+                         void *opaque);
+
+/* ---- paths.c ---- */
+
+/* Path of a dentry on a mount; returns its length. */
+uint64_t os_path(uint64_t dentry, uint64_t mnt, char *path, uint64_t size);
+
+#endif

@@ -1,0 +1,419 @@
+"""The guest's operating system, as ``panda.os`` shows it.
+
+What is asked for is read from guest memory at that moment: ask in a callback on the
+CPU thread, or while the guest is stopped. Linux, without a profile: the kernel's own
+tables are found in memory (``csrc/introspect/``, docs/introspection.md).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable
+
+from ._bindings.structs import (
+    PandaMapping,
+    PandaModule,
+    PandaOpenFile,
+    PandaProcessMemory,
+    PandaSocket,
+    PandaTask,
+)
+from .errors import IntrospectionError
+
+if TYPE_CHECKING:
+    from ._core import PandaCore
+
+#: The longest path that is asked for.
+_PATH = 4096
+
+_FAMILIES = {1: "unix", 2: "inet", 10: "inet6", 16: "netlink", 17: "packet"}
+_KINDS = {1: "stream", 2: "dgram", 3: "raw", 5: "seqpacket"}
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A part of a process' address space (C: ``PandaMapping``)."""
+
+    #: First address.
+    start: int
+    #: First address behind it.
+    end: int
+    #: As /proc/PID/maps has them, e.g. ``"r-xp"``.
+    rights: str
+    #: Where in its file it begins, in bytes.
+    offset: int
+    #: Path of the file; ``"[heap]"``, ``"[stack]"`` or the empty string without one.
+    path: str
+    #: Address of its vm_area_struct.
+    vma: int = field(repr=False)
+    #: The kernel's flags (vm_flags).
+    flags: int = field(repr=False)
+
+
+@dataclass(frozen=True)
+class OpenFile:
+    """A file a process has open (C: ``PandaOpenFile``)."""
+
+    fd: int
+    #: Path, ``pipe:[number]``, ``socket:[number]`` or ``anon_inode:...``.
+    path: str
+    #: Where the next read or write begins, in bytes.
+    position: int
+    #: Flags it was opened with (O_...).
+    flags: int
+    #: Address of its struct file.
+    file: int = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Socket:
+    """A socket a process has open (C: ``PandaSocket``)."""
+
+    fd: int
+    #: ``unix``, ``inet``, ``inet6``, ``netlink``, ``packet`` or a number.
+    family: str
+    #: ``stream``, ``dgram``, ``raw``, ``seqpacket`` or a number.
+    kind: str
+    #: Number of the protocol, e.g. 6 for TCP.
+    protocol: int
+    #: The protocol's state; TCP: 1 established, 10 listening.
+    state: int
+    #: Address and port; the address is text, empty where there are none.
+    local: tuple[str, int]
+    remote: tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Module:
+    """A loaded kernel module (C: ``PandaModule``)."""
+
+    name: str
+    base: int
+    #: Bytes of all its parts.
+    size: int
+    #: Address of its struct module.
+    module: int = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Symbol:
+    """A symbol of the kernel."""
+
+    name: str
+    address: int
+    #: How far behind it the address is that was asked for.
+    offset: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.name}+{self.offset:#x}" if self.offset else self.name
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of the guest, or one thread of it (C: ``PandaTask``).
+
+    The fields are what was true when it was asked for; the methods ask anew and
+    raise IntrospectionError if it has ended meanwhile.
+    """
+
+    pid: int
+    #: The thread: equal to ``pid`` for the first one of a process.
+    tid: int
+    ppid: int
+    #: Short name (comm): at most 15 bytes.
+    name: str
+    uid: int
+    gid: int
+    euid: int
+    egid: int
+    kernel_thread: bool
+    #: The kernel's state word; 0: it runs or may run.
+    state: int
+    #: When it began, in ns of the guest's clock; 0 if unknown.
+    create_time: int
+    #: What ``panda.current_asid(cpu)`` says while it runs; 0 if unknown.
+    asid: int
+    #: Addresses of its task_struct, mm_struct and top page table.
+    task: int = field(repr=False)
+    mm: int = field(repr=False)
+    pgd: int = field(repr=False)
+    _os: GuestOs = field(repr=False, compare=False)
+
+    def mappings(self) -> list[Mapping]:
+        """What it has mapped, by address; none for a kernel thread."""
+        return self._os._mappings(self)
+
+    def files(self) -> list[OpenFile]:
+        """The files it has open, by descriptor."""
+        return self._os._files(self.task)
+
+    def sockets(self) -> list[Socket]:
+        """Those of its files that are sockets."""
+        return self._os._sockets(self.task)
+
+    def threads(self) -> list[Process]:
+        """All its threads, the first one included."""
+        return self._os._tasks(self._os._library.panda_os_threads, self.task)
+
+    def exe(self) -> str:
+        """Path of the program it runs; the empty string for a kernel thread."""
+        return "" if not self.mm else self._os._text(self._os._library.panda_os_exe, self.task)
+
+    def cmdline(self) -> list[str]:
+        """Its arguments, the name of the program first."""
+        bounds = self._os._bounds(self)
+        return self._strings(bounds.arg_start, bounds.arg_end) if bounds else []
+
+    def environ(self) -> dict[str, str]:
+        """Its environment, as it was when the program began."""
+        bounds = self._os._bounds(self)
+        words = self._strings(bounds.env_start, bounds.env_end) if bounds else []
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes of its memory, whether it runs or not: up to the first page that is not there."""
+        return self._os._read(self.task, address, size)
+
+    def _strings(self, start: int, end: int) -> list[str]:
+        if not 0 < end - start <= 1 << 20:
+            return []
+        words = self.read(start, end - start).rstrip(b"\0").split(b"\0")
+        return [os.fsdecode(word) for word in words if word]
+
+
+class GuestOs:
+    """The guest's operating system: ``panda.os``.
+
+    Printed, and compared with a string, it is the name that was given to
+    ``Panda(os_version=)`` or :meth:`pandalite.Panda.set_os_name`.
+    """
+
+    def __init__(self, panda: PandaCore, name: str | None) -> None:
+        self._panda = panda
+        self._library = panda.libpanda
+        #: The name that was given, like ``"linux-64-debian:6.1"``; None without one.
+        self.name = name
+
+    def __str__(self) -> str:
+        return self.name or ""
+
+    def __repr__(self) -> str:
+        return f"<guest system {self.name or 'without a name'}>"
+
+    def __eq__(self, other: object) -> bool:
+        return self.name == other if isinstance(other, str) or other is None else self is other
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __bool__(self) -> bool:
+        return self.name is not None
+
+    # --- the kernel ---
+
+    def attach(self) -> None:
+        """Find the kernel in guest memory now, rather than when it is first needed.
+
+        Raises:
+            IntrospectionError: it is not there (yet), and why (C: ``panda_os_attach``).
+        """
+        self._check(self._library.panda_os_attach())
+
+    @property
+    def release(self) -> str:
+        """The kernel's release, e.g. ``"6.1.0-50-amd64"`` (C: ``panda_os_release``)."""
+        return (self._library.panda_os_release() or b"").decode(errors="replace")
+
+    def report(self) -> str:
+        """What is known of the kernel and how, as text (C: ``panda_os_report``)."""
+        return (self._library.panda_os_report() or b"").decode(errors="replace")
+
+    def symbol(self, name: str) -> Symbol:
+        """A symbol of the kernel by name (C: ``panda_os_symbol``).
+
+        Raises:
+            IntrospectionError: there is none.
+        """
+        address = ctypes.c_uint64()
+        self._check(self._library.panda_os_symbol(name.encode(), ctypes.byref(address)))
+        return Symbol(name, address.value)
+
+    def symbol_at(self, address: int) -> Symbol | None:
+        """The kernel's symbol at or below an address (C: ``panda_os_symbol_at``)."""
+        offset = ctypes.c_uint64()
+        found = self._library.panda_os_symbol_at(address, ctypes.byref(offset))
+        if found is None:
+            return None
+        return Symbol(found.decode(errors="replace"), address - offset.value, offset.value)
+
+    def modules(self) -> list[Module]:
+        """The loaded modules, as /proc/modules has them (C: ``panda_os_modules``).
+
+        Raises:
+            IntrospectionError: the kernel does not show them.
+        """
+        found = self._list(PandaModule, self._library.panda_os_modules, 256)
+        return [Module(os.fsdecode(m.name), m.base, m.size, m.module) for m in found]
+
+    # --- processes ---
+
+    @property
+    def current(self) -> Process | None:
+        """The thread that runs; None if it is not known (C: ``panda_os_current``)."""
+        task = PandaTask()
+        if self._library.panda_os_current(ctypes.byref(task)) < 0:
+            return None
+        return self._process(task)
+
+    def processes(self) -> list[Process]:
+        """All processes, kernel threads included (C: ``panda_os_processes``).
+
+        Raises:
+            IntrospectionError: the kernel is not found.
+        """
+        return self._tasks(self._library.panda_os_processes)
+
+    def threads(self) -> Iterator[Process]:
+        """All threads of all processes."""
+        for process in self.processes():
+            yield from process.threads() if process.pid else [process]
+
+    def process(self, pid: int) -> Process:
+        """The process with a number.
+
+        Raises:
+            IntrospectionError: there is none.
+        """
+        for process in self.processes():
+            if process.pid == pid:
+                return process
+        raise IntrospectionError(f"the guest has no process {pid}")
+
+    # --- what processes ask ---
+
+    def _check(self, status: int) -> None:
+        if status < 0:
+            raise self._panda._error(status)
+
+    def _list(self, kind: Any, function: Callable[..., int], guess: int, *first: int) -> list[Any]:
+        """Call a C function that fills an array, again if it has more than were thought."""
+        room = guess
+        while True:
+            array = (kind * room)()
+            count = function(*first, array, room)
+            self._check(count)
+            if count <= room:
+                return list(array[:count])
+            room = count + count // 4
+
+    def _tasks(self, function: Callable[..., int], *first: int) -> list[Process]:
+        return [self._process(t) for t in self._list(PandaTask, function, 128, *first)]
+
+    def _process(self, t: PandaTask) -> Process:
+        return Process(
+            t.pid,
+            t.tid,
+            t.ppid,
+            os.fsdecode(t.name),
+            t.uid,
+            t.gid,
+            t.euid,
+            t.egid,
+            bool(t.kernel_thread),
+            t.state,
+            t.create_time,
+            t.asid,
+            t.task,
+            t.mm,
+            t.pgd,
+            self,
+        )
+
+    def _text(self, function: Callable[..., int], address: int) -> str:
+        buffer = ctypes.create_string_buffer(_PATH)
+        self._check(function(address, buffer, _PATH))
+        return os.fsdecode(buffer.value)
+
+    def _path(self, file: int) -> str:
+        return self._text(self._library.panda_os_file_path, file)
+
+    def _bounds(self, process: Process) -> PandaProcessMemory | None:
+        if not process.mm:
+            return None
+        memory = PandaProcessMemory()
+        self._check(self._library.panda_os_memory(process.task, ctypes.byref(memory)))
+        return memory
+
+    def _mappings(self, process: Process) -> list[Mapping]:
+        bounds = self._bounds(process)
+        if bounds is None:
+            return []
+        found = self._list(PandaMapping, self._library.panda_os_mappings, 64, process.task)
+        paths: dict[int, str] = {}
+        for m in found:
+            if m.file and m.file not in paths:
+                paths[m.file] = self._path(m.file)
+        return [
+            Mapping(
+                m.start,
+                m.end,
+                _rights(m.flags),
+                m.offset,
+                paths[m.file] if m.file else _purpose(m, bounds),
+                m.vma,
+                m.flags,
+            )
+            for m in found
+        ]
+
+    def _files(self, task: int) -> list[OpenFile]:
+        found = self._list(PandaOpenFile, self._library.panda_os_files, 64, task)
+        return [OpenFile(f.fd, self._path(f.file), f.pos, f.flags, f.file) for f in found]
+
+    def _sockets(self, task: int) -> list[Socket]:
+        result = []
+        for f in self._list(PandaOpenFile, self._library.panda_os_files, 64, task):
+            s = PandaSocket()
+            if self._library.panda_os_socket(f.file, ctypes.byref(s)) >= 0:
+                result.append(
+                    Socket(
+                        f.fd,
+                        _FAMILIES.get(s.family, str(s.family)),
+                        _KINDS.get(s.type, str(s.type)),
+                        s.protocol,
+                        s.state,
+                        (_address(s.family, bytes(s.local_address)), s.local_port),
+                        (_address(s.family, bytes(s.remote_address)), s.remote_port),
+                    )
+                )
+        return result
+
+    def _read(self, task: int, address: int, size: int) -> bytes:
+        buffer = (ctypes.c_uint8 * size)()
+        count = self._library.panda_os_read(task, address, buffer, size)
+        self._check(count)
+        return bytes(memoryview(buffer)[:count])
+
+
+def _rights(flags: int) -> str:
+    letters = "".join(c if flags & bit else "-" for c, bit in (("r", 1), ("w", 2), ("x", 4)))
+    return letters + ("s" if flags & 0x80 else "p")
+
+
+def _purpose(mapping: PandaMapping, bounds: PandaProcessMemory) -> str:
+    if mapping.start <= bounds.brk and mapping.end >= bounds.start_brk and bounds.start_brk:
+        return "[heap]"
+    if mapping.start <= bounds.start_stack < mapping.end:
+        return "[stack]"
+    return ""
+
+
+def _address(family: int, raw: bytes) -> str:
+    import socket
+
+    if family == 2:
+        return socket.inet_ntop(socket.AF_INET, raw[:4])
+    return socket.inet_ntop(socket.AF_INET6, raw) if family == 10 else ""
