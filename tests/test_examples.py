@@ -56,6 +56,14 @@ def test_count_blocks(arch: str) -> None:
 
 
 @pytest.mark.parametrize("arch", ARCHES)
+def test_strace(arch: str) -> None:
+    text = run("strace", "cat /etc/hostname", arch)
+    assert re.search(r'^execve\("[^"]*cat", \["cat", "/etc/hostname"\], .*\) = 0$', text, re.M)
+    assert re.search(r'^read\(3, "debian-\w+\\n", \d+\) = \d+$', text, re.M)
+    assert f"exit_group(0) = ?\n--- cat /etc/hostname printed:\ndebian-{arch}\n" in text
+
+
+@pytest.mark.parametrize("arch", ARCHES)
 def test_print_regs(arch: str) -> None:
     text = run("print_regs", arch)
     head, *dumps = re.split(r"--- block (?=\d)", text)

@@ -209,7 +209,11 @@ bool panda_syscall_push(const PandaSyscallCall *call)
         return true;
     }
     p = find(call->return_pc, call->sp, call->thread);
-    if (p) {
+    /*
+     * One that is being replaced may have left its address space to another,
+     * which is about to be replaced too.
+     */
+    if (p && !(entry && entry->trait == PANDA_SYSCALL_EXECS && !call->task)) {
         if (p->call.pc == call->pc
             && ((entry && !strcmp(entry->name, "restart_syscall"))
                 || (p->call.number == call->number
