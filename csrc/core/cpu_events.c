@@ -11,6 +11,7 @@
 #include "core/branches.h"
 #include "core/listeners.h"
 #include "core/stream.h"
+#include "record/host_writes.h"
 #include "record/recorder.h"
 #include "accel/tcg/cpu-ops.h"
 #include "exec/exec-all.h"
@@ -148,7 +149,8 @@ static bool cpu_exec_interrupt(CPUState *cs, int request)
     bool kernel = false;
     bool taken;
 
-    if (panda_rr_replaying() && !panda_player_interrupts(cs)) {
+    if (panda_rr_replaying() ? !panda_player_interrupts(cs)
+        : panda_rr_recording() && panda_host_writes_pending()) {
         return false;
     }
     /* While the registers are still those of the code that is left. */
