@@ -27,7 +27,8 @@ CORES = {"ppc64el": "ppc64"}
 LONGEST_ATTACH = 0.5
 
 #: Commands that make something to see: threads of several users, open files.
-SCENE = """
+SCENE = (
+    """
 mkdir -p /tmp/scene; cd /tmp/scene; printf 'text text text' > file
 sleep 1001 > out 2> /dev/null < file &
 su user -c 'exec sleep 1002' < /dev/null > /dev/null 2>&1 &
@@ -36,12 +37,15 @@ mkfifo fifo; cat fifo > /dev/null 2>&1 &
 mkdir mnt; mount -t tmpfs none mnt; sleep 1003 > mnt/inner &
 sleep 1004 > gone & rm gone; cd /
 sleep 1
-""".strip().replace("\n", "; ").replace("&;", "&")
+""".strip()
+    .replace("\n", "; ")
+    .replace("&;", "&")
+)
 
 #: What the guest says of each process, in one go. A process that is this shell's
 #: own child for the listing is not there later.
 LISTING = (
-    "for p in /proc/[0-9]*; do echo \"@ $p\"; cat $p/stat; "
+    'for p in /proc/[0-9]*; do echo "@ $p"; cat $p/stat; '
     "echo '@uid'; grep -E '^(Uid|Gid)' $p/status; echo '@maps'; cat $p/maps; "
     "echo '@fd'; for f in $p/fd/*; do [ -e $f -o -L $f ] && "
     "echo ${f##*/} $(readlink $f) $(head -1 ${p}/fdinfo/${f##*/}); done; "
@@ -274,12 +278,15 @@ def compared(arch: str) -> tuple[str, dict[str, Any], dict[int, dict[str, Any]]]
 def _both(compared: Any) -> list[tuple[int, dict[str, Any], dict[str, Any]]]:
     """Processes that are in both; those that come and go with the listing are not."""
     _, found, truth = compared
-    return [(pid, found["processes"][pid], one) for pid, one in truth.items()
-            if pid in found["processes"]]
+    return [
+        (pid, found["processes"][pid], one)
+        for pid, one in truth.items()
+        if pid in found["processes"]
+    ]
 
 
 def test_processes(compared: Any) -> None:
-    arch, found, truth = compared
+    _arch, found, truth = compared
     processes = found["processes"]
     stray = {p["name"] for pid, p in processes.items() if pid and pid not in truth}
     missing = {p["name"] for pid, p in truth.items() if pid not in processes}

@@ -82,10 +82,9 @@ def image_of(kernel: Kernel) -> Path:
     out = cache_dir() / "test-kernels" / deb.name
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as scratch:
-            with Package(deb, Path(scratch)) as package:
-                (path,) = package.paths(r"boot/vmlinu[xz]-|usr/lib/modules/[^/]+/vmlinuz$")
-                data = package.read(path)
+        with tempfile.TemporaryDirectory() as scratch, Package(deb, Path(scratch)) as package:
+            (path,) = package.paths(r"boot/vmlinu[xz]-|usr/lib/modules/[^/]+/vmlinuz$")
+            data = package.read(path)
         part = out.with_suffix(".part")
         part.write_bytes(data)
         part.rename(out)
