@@ -120,6 +120,22 @@ def hooks(rounds: int) -> None:
             )
 
 
+def introspection(rounds: int) -> None:
+    """The guest's system: finding it, lists, who runs."""
+    print("\n| guest | finding the kernel, s | all processes, ms | who runs, us | its name, us |")
+    print("|---|---|---|---|---|")
+    for arch in built_guests():
+        r = child("os_cost", arch, 2000)
+        print(
+            f"| {arch} | {r['attach']:.3f} | {r['list'] * 1e3:.2f} (of {r['processes']}) "
+            f"| {r['process'] * 1e6:.2f} | {r['name'] * 1e6:.2f} |",
+            flush=True,
+        )
+    ratios = child("procname_cost", 20000, rounds)
+    spread = f"{min(ratios):.3f}-{max(ratios):.3f}"
+    print(f"\nprocname= of a process that is not there: {statistics.median(ratios):.3f} ({spread})")
+
+
 def syscalls(rounds: int) -> None:
     """System calls that are watched."""
     print("\n| `dd bs=1`, watched by | CPU time / without it, median (range) |")
@@ -198,6 +214,9 @@ def main() -> int:
     if len(sys.argv) == 2 and sys.argv[1] == "hooks":
         hooks(5)
         return 0
+    if len(sys.argv) == 2 and sys.argv[1] == "introspection":
+        introspection(5)
+        return 0
     if len(sys.argv) == 2 and sys.argv[1] == "syscalls":
         syscalls(5)
         return 0
@@ -209,6 +228,7 @@ def main() -> int:
     listeners(5)
     hooks(5)
     syscalls(5)
+    introspection(5)
     against_stock(pairs=5, rounds=3)
     recordings(3)
     return 0

@@ -6,6 +6,7 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -458,6 +459,62 @@ def syscall_cost(which: str, size: int, rounds: int) -> list[float]:
                 stream.close()
             panda.run_serial_cmd(line)
         assert count[0] or which == WATCHERS[0]
+        return ratios
+
+    return _with_guest(work)
+
+
+def os_cost(arch: str, calls: int) -> dict[str, float]:
+    """Seconds: to find the kernel, for a list of all processes, for who runs now."""
+
+    def work(panda: Any) -> dict[str, float]:
+        found: dict[str, float] = {}
+        done = threading.Event()
+        panda.run_serial_cmd("sleep 1000 & sleep 1000 & sleep 1000 &")
+
+        def clocked(function: Callable[[], object], times: int) -> float:
+            began = time.thread_time()
+            for _ in range(times):
+                function()
+            return (time.thread_time() - began) / times
+
+        @panda.cb_before_block_exec(name="look")
+        def look(cpu: Any, tb: Any) -> None:
+            if done.is_set():
+                return
+            found["attach"] = clocked(panda.os.attach, 1)
+            found["processes"] = len(panda.os.processes())
+            found["list"] = clocked(panda.os.processes, 20)
+            found["PyPANDA's list"] = clocked(lambda: panda.get_processes(cpu), 20)
+            found["process"] = clocked(lambda: panda.get_current_process(cpu), calls)
+            found["name"] = clocked(lambda: panda.get_process_name(cpu), calls)
+            done.set()
+
+        panda.run_serial_cmd("true")
+        assert done.is_set()
+        return found
+
+    return _with_guest(work, arch)
+
+
+def procname_cost(size: int, rounds: int) -> list[float]:
+    """CPU time with a callback of each block of a process that is not there, over without."""
+
+    def work(panda: Any) -> list[float]:
+        line = f"i=0; while [ $i -lt {size} ]; do i=$((i+1)); done"
+        panda.run_serial_cmd(line)
+        ratios = []
+        for _ in range(rounds):
+            bare = _cost(panda, line)
+
+            @panda.cb_before_block_exec(procname="nobody", name="watch")
+            def watch(cpu: Any, tb: Any) -> None:
+                pass
+
+            panda.run_serial_cmd(line)
+            ratios.append(_cost(panda, line) / bare)
+            panda.delete_callback("watch")
+            panda.run_serial_cmd(line)
         return ratios
 
     return _with_guest(work)

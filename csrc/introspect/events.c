@@ -107,8 +107,13 @@ static void take_hook(Source *s)
 
 void panda_os_events_poll(CPUState *cs)
 {
-    bool due = false, ready = panda_os_ready(cs);
+    bool due = false, wanted = false, ready;
 
+    for (OsEvent e = 0; e < OS_EVENTS; e++) {
+        wanted |= qatomic_read(&sources[e].n);
+    }
+    /* The kernel is looked for only if somebody wants to know. */
+    ready = wanted && panda_os_ready(cs);
     pthread_mutex_lock(&lock);
     for (OsEvent e = 0; e < OS_EVENTS; e++) {
         Source *s = &sources[e];
