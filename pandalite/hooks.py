@@ -46,7 +46,10 @@ class Hook(_hook):
     function: Handler
     cb_type: str
     _remove: Callable[[], None]
-    _keep: Any
+    #: The C function, where the core does not call Python itself.
+    _keep: Any = None
+    #: It is called, and its handler may be running.
+    _inserted = False
 
     def enable(self) -> None:
         """Add the hook again that was removed; from anywhere."""
@@ -256,6 +259,9 @@ class Hooks(Plugins):
                 made.enabled = False
                 raise self._refusal(status)
             stored: Any = made
+        elif made._inserted:
+            # By its own handler, which has cleared it: the core has not seen it yet.
+            return
         else:
             failed = self._callback_failed if self.catch_exceptions else _raise
 
@@ -266,8 +272,11 @@ class Hooks(Plugins):
                 except BaseException as error:
                     failed(error)
                 if not made.enabled:
+                    made._inserted = False
                     _hook.from_address(where).enabled = False
 
+            if made._keep is not None:
+                self._retired_callbacks.append({"hook": made._keep})
             pointer = _FUNCTION(call)
             made._keep = pointer
             made.cb.cbaddr = ctypes.cast(pointer, type(made.cb.cbaddr))
@@ -275,8 +284,10 @@ class Hooks(Plugins):
             if not stored:
                 made.enabled = False
                 raise self._refusal(library.panda_last_status())
+            made._inserted = True
 
         def remove() -> None:
+            made._inserted = False
             library.panda_hooks_remove_hook(stored)
 
         made._remove = remove

@@ -87,6 +87,19 @@ def case_program(program: str) -> dict[str, Any]:
     single.disable()
     other.disable()
 
+    # Cleared and set again by the handler: it stays, once.
+    flips: list[int] = []
+
+    def flip(cpu: Any, tb: Any, hook: Any) -> None:
+        flips.append(hook.addr)
+        hook.enabled = False
+        hook.enable()
+
+    flipping = panda.add_hook(middle, flip)
+    run("flip")
+    found["flip"] = flips == [middle] * programs.WORDS
+    flipping.disable()
+
     # What a handler asks for is done once, and does not call it again.
     breaks: list[int] = []
 
@@ -172,6 +185,7 @@ def test_program(program: str) -> None:
         "none": [True, []],
         "one": True,
         "inside": ["once", "rest", "once", "rest"],
+        "flip": True,
         "break": [True, True],
         "skip": 0x1234,
         "skip too": 0x4321,

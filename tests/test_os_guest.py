@@ -33,12 +33,17 @@ def at_rest(panda: Any, look: Any) -> Any:
     @panda.cb_before_block_exec(name="look")
     def before_block_exec(cpu: Any, tb: Any) -> None:
         if not done.is_set():
-            results.append(look(cpu))
+            try:
+                results.append(look(cpu))
+            except IntrospectionError as error:
+                results.append(error)
             done.set()
 
     panda.flush_tb()
     assert done.wait(60)
     panda.delete_callback("look")
+    if isinstance(results[0], Exception):
+        raise results[0]
     return results[0]
 
 
@@ -51,54 +56,60 @@ def stat_of(text: str) -> dict[int, tuple[str, int]]:
 
 def case_processes(arch: str) -> dict[str, Any]:
     panda = boot(arch)
+    return in_guest(panda, lambda: look_at(panda))
 
-    def work() -> dict[str, Any]:
-        out: dict[str, Any] = {}
-        for command in SETUP:
-            panda.run_serial_cmd(command)
-        stats = panda.run_serial_cmd("cat /proc/[0-9]*/stat", timeout=60)
-        out["stat"] = stat_of(stats)
-        found = at_rest(panda, lambda cpu: panda.os.processes())
-        out["found"] = {p.pid: (p.name, p.ppid) for p in found if p.pid}
-        old = panda.cpu
-        out["dict"] = at_rest(panda, lambda cpu: panda.get_processes_dict(old))
-        users = [p for p in found if p.mm]
-        out["seen"] = {}
-        for p in users:
-            proc = f"/proc/{p.pid}"
-            out["seen"][p.pid] = {
-                "maps": lines_of(panda, f"cat {proc}/maps"),
-                "mappings": at_rest(panda, lambda cpu, p=p: p.mappings()),
-                "shell": panda.run_serial_cmd("echo $$").strip() == str(p.pid),
-                "fd": lines_of(
-                    panda,
-                    f"for f in {proc}/fd/*; do l=$(readlink $f) && echo ${{f##*/}} $l; done",
-                ),
-                "files": at_rest(panda, lambda cpu, p=p: p.files()),
-                "status": lines_of(panda, f"grep -E '^([UG]id|Threads)' {proc}/status"),
-                "ids": [p.uid, p.euid, p.gid, p.egid],
-                "cmdline": lines_of(panda, f"tr '\\0' '\\n' < {proc}/cmdline"),
-                "argv": at_rest(panda, lambda cpu, p=p: p.cmdline()),
-                "environ": at_rest(panda, lambda cpu, p=p: p.environ()),
-                "exe": lines_of(panda, f"readlink {proc}/exe"),
-                "program": at_rest(panda, lambda cpu, p=p: p.exe()),
-                "positions": lines_of(
-                    panda, f"for f in {proc}/fdinfo/*; do grep pos: $f 2>/dev/null; done"
-                ),
-                "threads": at_rest(panda, lambda cpu, p=p: [t.tid for t in p.threads()]),
-            }
-        out["proc_modules"] = lines_of(panda, "cat /proc/modules")
-        try:
-            out["modules"] = at_rest(
-                panda, lambda cpu: [(m.name, m.base, m.size) for m in panda.os.modules()]
-            )
-        except IntrospectionError as error:
-            out["modules"] = str(error)
-        out["release"] = panda.os.release
-        out["uname"] = panda.run_serial_cmd("uname -r")
-        return out
 
-    return in_guest(panda, work)
+def look_at(panda: Any) -> dict[str, Any]:
+    """What panda.os says of a guest at its prompt, and what its own /proc says."""
+    out: dict[str, Any] = {}
+    for command in SETUP:
+        panda.run_serial_cmd(command)
+    stats = panda.run_serial_cmd("cat /proc/[0-9]*/stat", timeout=60)
+    out["stat"] = stat_of(stats)
+    found = at_rest(panda, lambda cpu: panda.os.processes())
+    out["found"] = {p.pid: (p.name, p.ppid) for p in found if p.pid}
+    old = panda.cpu
+    out["dict"] = at_rest(panda, lambda cpu: panda.get_processes_dict(old))
+    users = [p for p in found if p.mm]
+    out["seen"] = {}
+    for p in users:
+        proc = f"/proc/{p.pid}"
+        out["seen"][p.pid] = {
+            "maps": lines_of(panda, f"cat {proc}/maps"),
+            "mappings": at_rest(panda, lambda cpu, p=p: p.mappings()),
+            "shell": panda.run_serial_cmd("echo $$").strip() == str(p.pid),
+            "fd": lines_of(
+                panda,
+                f"for f in {proc}/fd/*; do l=$(readlink $f) && echo ${{f##*/}} $l; done",
+            ),
+            "files": at_rest(panda, lambda cpu, p=p: p.files()),
+            "status": lines_of(panda, f"grep -E '^([UG]id|Threads)' {proc}/status"),
+            "ids": [p.uid, p.euid, p.gid, p.egid],
+            "cmdline": lines_of(panda, f"tr '\\0' '\\n' < {proc}/cmdline"),
+            "argv": at_rest(panda, lambda cpu, p=p: p.cmdline()),
+            "environ": at_rest(panda, lambda cpu, p=p: p.environ()),
+            "exe": lines_of(panda, f"readlink {proc}/exe"),
+            "program": at_rest(panda, lambda cpu, p=p: p.exe()),
+            "positions": lines_of(
+                panda, f"for f in {proc}/fdinfo/*; do grep pos: $f 2>/dev/null; done"
+            ),
+            "threads": at_rest(panda, lambda cpu, p=p: [t.tid for t in p.threads()]),
+        }
+    out["proc_modules"] = lines_of(panda, "cat /proc/modules")
+    try:
+        out["modules"] = at_rest(
+            panda, lambda cpu: [(m.name, m.base, m.size) for m in panda.os.modules()]
+        )
+    except IntrospectionError as error:
+        out["modules"] = str(error)
+    out["release"] = panda.os.release
+    out["uname"] = panda.run_serial_cmd("uname -r")
+    out["layout"] = (
+        "BTF"
+        if "task_struct.tasks" in panda.os.report() and "(BTF)" in panda.os.report()
+        else "inferred"
+    )
+    return out
 
 
 def check_processes(out: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from replays import Trace, record_commands, record_from_snapshot, replay, report
 
 from pandalite._bindings.arches import ARCHITECTURES
 from pandalite.errors import GuestReset, GuestShutdown
-from pandalite.recordings import devices
+from pandalite.recordings import devices, verify
 
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -560,28 +560,48 @@ def test_writing_in_a_replay(tmp_path: Path) -> None:
     assert run_case(case_writes, path, False, "env").startswith("ReplayDivergence")
 
 
-def case_writes_while_recorded(path: str) -> list[str]:
+def case_writes_while_recorded(path: str) -> dict[str, Any]:
     panda = boot()
-    said: list[str] = []
+    found: dict[str, Any] = {"said": [], "changed": 0}
 
-    @panda.cb_before_block_exec(enabled=False, name="block")
-    def block(cpu: Any, tb: Any) -> None:
-        panda.disable_callback("block")
+    @panda.cb_insn_translate
+    def is_syscall(cpu: Any, pc: int) -> bool:
+        return panda.virtual_memory_read(cpu, pc, 2) == b"\x0f\x05"
+
+    @panda.cb_insn_exec
+    def syscall(cpu: Any, pc: int) -> int:
+        number, file, buffer, size = (
+            panda.arch.get_reg(cpu, r) for r in ("RAX", "RDI", "RSI", "RDX")
+        )
+        if number != 1 or file != 1 or size != 6 or panda.in_kernel(cpu):
+            return 0
+        if panda.virtual_memory_read(cpu, buffer, size) == b"hello\n":
+            # Another text, and less of it: the shell writes the rest then.
+            panda.virtual_memory_write(cpu, buffer, b"j")
+            panda.arch.set_reg(cpu, "RDX", 4)
+            found["changed"] += 1
+        return 0
+
+    @panda.cb_asid_changed(enabled=False, name="elsewhere")
+    def elsewhere(cpu: Any, old: int, new: int) -> int:
+        panda.disable_callback("elsewhere")
         for write in (
             lambda: panda.arch.set_reg(cpu, "RAX", 1),
-            lambda: panda.virtual_memory_write(cpu, panda.current_sp(cpu), b"12345678"),
+            lambda: panda.physical_memory_write(0x500, b"12345678"),
         ):
             try:
                 write()
             except Exception as error:
-                said.append(f"{type(error).__name__}: {error}")
+                found["said"].append(f"{type(error).__name__}: {error}")
+        return 0
 
     @panda.queue_blocking
     def work() -> None:
         panda.revert_sync("root")
         panda.record(path)
-        panda.enable_callback("block")
-        panda.run_serial_cmd("date")
+        found["output"] = panda.run_serial_cmd("for i in 1 2 3 4 5 6 7 8 9; do echo hello; done")
+        panda.enable_callback("elsewhere")
+        panda.run_serial_cmd("/bin/busybox date")
         panda.end_analysis()
 
     panda.run()
@@ -595,14 +615,37 @@ def case_writes_while_recorded(path: str) -> list[str]:
         panda.end_analysis()
 
     panda.run()
+    found["recorded"] = report_of(panda)
+    # Without these callbacks.
     panda.run_replay(path)
-    return said
+    found["replayed"] = report_of(panda)
+    return found
 
 
 def test_writing_while_recorded(tmp_path: Path) -> None:
-    said = run_case(case_writes_while_recorded, str(tmp_path / "x"))
-    assert len(said) == 2
-    assert all(s.startswith("StateError: ") and "is recorded" in s for s in said)
+    path = str(tmp_path / "x")
+    found = run_case(case_writes_while_recorded, path)
+    assert found["changed"] == 9
+    assert found["output"].split() == ["jello"] * 9
+    assert len(found["said"]) == 2
+    assert all(
+        s.startswith("StateError: ") and "cannot be written here" in s for s in found["said"]
+    )
+    assert found["replayed"] == found["recorded"]
+    assert verify(path).recording.instructions == found["recorded"]["instructions"]
+    assert run_case(replay, "x86_64", path) == found["recorded"]
+    # Back and forth over what was written.
+    assert run_case(case_seek_over_writes, path) == found["recorded"]
+
+
+def case_seek_over_writes(path: str) -> dict[str, Any]:
+    panda = boot()
+    with panda.replay(path) as control:
+        control.run_to(control.total // 3)
+        control.run()
+        control.seek(control.total // 4)
+        control.run()
+        return report_of(panda)
 
 
 def case_counts(path: str) -> list[int]:

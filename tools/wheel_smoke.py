@@ -44,11 +44,14 @@ def main() -> None:
     calls = [use_glib()] if other else []
     start = time.monotonic()
     import pandalite
-    from pandalite import Panda
+    from pandalite import Panda, config
     from pandalite._bindings import loader
 
     imported = time.monotonic() - start
     place = os.path.dirname(pandalite.__file__)
+    # What plugins are compiled against.
+    assert (config.include_directory() / "panda" / "plugin.h").is_file()
+    assert os.path.dirname(config.include_directory()) == place
     cores = [loader.load(arch) for arch in loader.available()]
     panda = Panda(generic=guest)
     blocks = [0]

@@ -6,6 +6,7 @@
 #include "arch/arm.h"
 #include "introspect/guest_memory.h"
 #include "introspect/kallsyms.h"
+#include "cpregs.h"
 #include "internals.h"
 
 #define A64_ADDRESS 0x0000fffffffff000ull
@@ -122,8 +123,23 @@ uint64_t panda_arch_os_stack_size(void)
     return os_memory.word == 8 ? 16 * KiB : 8 * KiB;
 }
 
+static bool (*is_a_task)(uint64_t address);
+
 void panda_arch_os_prepare(CPUState *cs, bool (*is_task)(uint64_t address))
 {
+    is_a_task = is_task;
+}
+
+/*
+ * In the kernel, Linux 5.16 and later keep the task's address where a user's
+ * thread area is, from the first instructions of an entry on. Only that tells
+ * it while the stack of interrupts is used.
+ */
+static bool task_in_register(CPUARMState *env, uint64_t *value)
+{
+    *value = (uint32_t)A32_BANKED_CURRENT_REG_GET(env, tpidruro);
+    return arm_current_el(env) && os_is_kernel(*value) && is_a_task
+        && is_a_task(*value);
 }
 
 OsClue panda_arch_os_current(CPUState *cs, uint64_t *value)
@@ -131,9 +147,12 @@ OsClue panda_arch_os_current(CPUState *cs, uint64_t *value)
     CPUARMState *env = cpu_env(cs);
 
     if (!is_64(env)) {
-        /* Interrupts have small stacks of their own for a moment. */
         bool svc = (env->uncached_cpsr & CPSR_M) == ARM_CPU_MODE_SVC;
 
+        if (task_in_register(env, value)) {
+            return OS_CLUE_TASK;
+        }
+        /* Interrupts have small stacks of their own for a moment. */
         *value = (svc ? env->regs[13]
                       : env->banked_r13[bank_number(ARM_CPU_MODE_SVC)]) - 1;
         return OS_CLUE_STACK;

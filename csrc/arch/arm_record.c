@@ -12,6 +12,7 @@
 
 enum {
     CROSS_REGISTER = PANDA_CROSS_ARCH,
+    CROSS_EL_CHANGE,
 };
 
 /* ---- registers of the GICv3 that the CPU has as its own ---- */
@@ -93,6 +94,44 @@ void __wrap_define_arm_cp_regs_with_opaque_len(ARMCPU *cpu,
         ours.writefn = ours.writefn ? write_register : NULL;
         __real_define_arm_cp_regs_with_opaque_len(cpu, &ours, device, 1);
     }
+}
+
+/* It wants to know when the exception level changes, as interrupts depend on it. */
+typedef struct DeviceHook {
+    ARMELChangeHookFn *hook;
+    void *opaque;
+} DeviceHook;
+
+static void el_changed(ARMCPU *cpu, void *opaque)
+{
+    const DeviceHook *device = opaque;
+    uint64_t unused;
+
+    if (!panda_rr_crosses()) {
+        device->hook(cpu, device->opaque);
+    } else if (!panda_rr_answer(CROSS_EL_CHANGE, 0, &unused)) {
+        device->hook(cpu, device->opaque);
+        panda_rr_crossed(CROSS_EL_CHANGE, 0, 0);
+    }
+}
+
+void __real_arm_register_el_change_hook(ARMCPU *cpu, ARMELChangeHookFn *hook,
+                                        void *opaque);
+void __wrap_arm_register_el_change_hook(ARMCPU *cpu, ARMELChangeHookFn *hook,
+                                        void *opaque);
+void __wrap_arm_register_el_change_hook(ARMCPU *cpu, ARMELChangeHookFn *hook,
+                                        void *opaque)
+{
+    DeviceHook *device;
+
+    if (!adding) {
+        /* The CPU's own. */
+        __real_arm_register_el_change_hook(cpu, hook, opaque);
+        return;
+    }
+    device = g_new(DeviceHook, 1);
+    *device = (DeviceHook) { hook, opaque };
+    __real_arm_register_el_change_hook(cpu, el_changed, device);
 }
 
 /* ---- lines ---- */

@@ -38,7 +38,10 @@ uint64_t panda_arch_os_kernel_start(uint64_t linear)
 uint64_t panda_arch_os_linear(uint64_t va)
 {
     if (os_memory.word == 8) {
-        return va >> 60 == 0xc ? va & MAKE_64BIT_MASK(0, 60) : OS_NOWHERE;
+        uint64_t pa = va & MAKE_64BIT_MASK(0, 60);
+
+        /* Behind RAM are tables' business: modules, vmalloc(). */
+        return va >> 60 == 0xc && os_ram(pa, 1) ? pa : OS_NOWHERE;
     }
     va = (uint32_t)va;
     return va >= KERNEL_32 && os_ram(va - KERNEL_32, 1) ? va - KERNEL_32

@@ -14,6 +14,7 @@
 #include "introspect/events.h"
 #include "introspect/names.h"
 #include "introspect/os.h"
+#include "record/host_writes.h"
 #include "record/recorder.h"
 #include "syscalls/syscalls.h"
 #include "accel/tcg/cpu-ops.h"
@@ -157,7 +158,8 @@ static bool cpu_exec_interrupt(CPUState *cs, int request)
     bool kernel = false;
     bool taken;
 
-    if (panda_rr_replaying() && !panda_player_interrupts(cs)) {
+    if (panda_rr_replaying() ? !panda_player_interrupts(cs)
+        : panda_rr_recording() && panda_host_writes_pending()) {
         return false;
     }
     /* While the registers are still those of the code that is left. */

@@ -112,12 +112,14 @@ static Entry *add(Entry *new, bool copied)
     hook *h = new->pub;
     bool fixed = panda_hooks_fix_pc();
     PandaSite *site;
-    Entry *found = NULL;
+    Entry *found;
 
     pthread_mutex_lock(&panda_sites_lock);
     if (!entries) {
         entries = g_hash_table_new(NULL, NULL);
     }
+    /* The host's may be there: its function has cleared and set it. */
+    found = g_hash_table_lookup(entries, h);
     site = panda_site(h->addr, h->asid);
     for (unsigned i = 0; copied && site->list && i < site->list->n; i++) {
         if (is_same(site->list->item[i]->pub, h)) {
@@ -176,7 +178,9 @@ int panda_hooks_add_python(hook *h, const PandaPythonCallback *callback)
     e->call.python.after = callback->buf;
     e->call.is_python = true;
     e->call.enabled = true;
-    add(e, false);
+    if (add(e, false) != e) {
+        g_free(e);
+    }
     return PANDA_OK;
 }
 
@@ -300,8 +304,11 @@ void panda_hooks_insn_start(const DisasContextBase *db, PandaBlock *block)
     TCGLabel *none;
     PandaSite *site;
 
-    /* One instruction is run again, for its I/O: its hooks have acted. */
-    if (tb_cflags(db->tb) & CF_MEMI_ONLY) {
+    /*
+     * One instruction is run again, for its I/O or as it wrote to its own
+     * block: its hooks have acted.
+     */
+    if (tb_cflags(db->tb) & (CF_MEMI_ONLY | CF_NOIRQ)) {
         return;
     }
     pthread_mutex_lock(&panda_sites_lock);

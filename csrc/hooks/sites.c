@@ -87,8 +87,6 @@ static bool invalidate_here(CPUState *cs, const Stale *s)
 typedef struct Walk {
     const GArray *wanted;
     GPtrArray *found;
-    /* Some blocks are for whatever address; who knows what they are of. */
-    bool unsure;
 } Walk;
 
 /* The first address that is not below pc. */
@@ -118,7 +116,7 @@ static gboolean look_at(void *key, void *value, void *opaque)
         return false;
     }
     if (tb->cflags & CF_PCREL) {
-        walk->unsure |= true;
+        /* For whatever address; such code is not run while there are hooks. */
         return false;
     }
     i = lower_bound(walk->wanted, tb->pc);
@@ -185,15 +183,6 @@ static bool add_stale(uint64_t pc, uint64_t asid)
 static void tell_cpu(void)
 {
     async_safe_run_on_cpu(panda_vcpu.cs, serve, RUN_ON_CPU_NULL);
-}
-
-void panda_sites_invalidate(uint64_t pc, uint64_t asid)
-{
-    pthread_mutex_lock(&panda_sites_lock);
-    if (add_stale(pc, asid)) {
-        tell_cpu();
-    }
-    pthread_mutex_unlock(&panda_sites_lock);
 }
 
 /* ---- the table ---- */

@@ -34,9 +34,4 @@ extern pthread_mutex_t panda_sites_lock;
 PandaSite *panda_site(uint64_t pc, uint64_t asid);
 PandaSite *panda_site_find(uint64_t pc);
 
-/* ---- without it ---- */
-
-/* Translate what is there anew; no site is needed. */
-void panda_sites_invalidate(uint64_t pc, uint64_t asid);
-
 #endif

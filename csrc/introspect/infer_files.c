@@ -106,10 +106,9 @@ static bool holds(uint64_t vma, uint64_t address)
  * No file behind the stack, one behind the program's code. Where there is none,
  * the offset in front of it counts pages from address 0.
  */
-static bool is_vm_file(const OsInference *in, int at, Files *f)
+static bool is_vm_file(const OsInference *in, int at, unsigned shift, Files *f)
 {
     int arguments = os_offset(OS_MM_ARG_START);
-    unsigned shift = ctz64(os_page_size());
     unsigned bare = 0, anchored = 0, code = 0;
 
     f->n = 0;
@@ -138,8 +137,13 @@ static bool is_vm_file(const OsInference *in, int at, Files *f)
 static bool find_vm_file(const OsInference *in, Files *f, int *path,
                          int *name)
 {
-    for (int at = 3 * WORD; at < 48 * WORD; at += WORD) {
-        if (is_vm_file(in, at, f) && find_path(f, path, name)) {
+    /* Larger pages than 4 KB: the same numbers count more. */
+    for (int i = 0; i < 48 * 5; i++) {
+        int at = (3 + i % 48) * WORD;
+        unsigned shift = 12 + i / 48;
+
+        if (is_vm_file(in, at, shift, f) && find_path(f, path, name)) {
+            os_layout.page_shift = shift;
             os_layout_set(OS_VMA_FILE, at, OS_INFERRED,
                           "none behind the stack, one behind the code; leads "
                           "to a name");
@@ -210,18 +214,32 @@ static void find_hash(const Files *f, int parent)
 }
 
 /* What can be executed is a regular file: its inode begins with its mode. */
-static bool find_inode(Files *f, int name)
+static bool is_d_inode(Files *f, int at)
 {
     for (unsigned i = 0; i < f->mapped; i++) {
         uint8_t mode[2];
 
-        f->inode[i] = word(f->dentry[i], name + WORD);
+        f->inode[i] = word(f->dentry[i], at);
         if (!os_is_pointer(f->inode[i]) || !os_read(f->inode[i], mode, 2)
             || (os_u16_at(mode) & S_TYPE) != S_REGULAR) {
             return false;
         }
     }
-    os_layout_set(OS_DENTRY_INODE, name + WORD, OS_INFERRED,
+    return true;
+}
+
+static bool find_inode(Files *f, int name)
+{
+    /* struct qstr may end with padding to 8 bytes. */
+    int inode = name + WORD;
+
+    if (!is_d_inode(f, inode)) {
+        inode += WORD;
+        if (WORD == 8 || !is_d_inode(f, inode)) {
+            return false;
+        }
+    }
+    os_layout_set(OS_DENTRY_INODE, inode, OS_INFERRED,
                   "behind the name; of what is mapped, begins with the mode "
                   "of a regular file");
     os_layout_set(OS_INODE_MODE, 0, OS_INFERRED,

@@ -135,6 +135,8 @@ typedef struct OsLayout {
     uint32_t module_memory_count;
     /* The memory map is a maple tree. */
     bool maple;
+    /* log2 of the kernel's page size, worked out; 0: unknown. */
+    uint8_t page_shift;
 } OsLayout;
 
 extern OsLayout os_layout;

@@ -27,7 +27,10 @@ uint64_t os_page_size(void)
     const char *text = os_vmcoreinfo();
     const char *at = text ? strstr(text, "\nPAGESIZE=") : NULL;
 
-    return at ? g_ascii_strtoull(at + 10, NULL, 10) : 4096;
+    if (at) {
+        return g_ascii_strtoull(at + 10, NULL, 10);
+    }
+    return os_layout.page_shift ? 1ull << os_layout.page_shift : 4096;
 }
 
 static void find_release(void)
@@ -83,6 +86,8 @@ static void find_kernel(CPUState *cs)
 
 static const char *attach(CPUState *cs)
 {
+    uint64_t va;
+
     os_memory_init(cs);
     os_layout_clear();
     os_forget_stacks();
@@ -93,6 +98,11 @@ static const char *attach(CPUState *cs)
     find_kernel(cs);
     find_release();
     os_kallsyms_find();
+    if (os_memory.kernel_root == OS_NOWHERE
+        && os_symbol("swapper_pg_dir", &va)) {
+        os_memory.kernel_root = os_kernel_to_physical(va);
+        os_memory_forget();
+    }
     if (os_layout_from_btf()) {
         complete = true;
         if (!os_find_init_task()) {

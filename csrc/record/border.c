@@ -12,6 +12,7 @@
 #include "record/transfers.h"
 #include "qemu/guest-random.h"
 #include "qemu/main-loop.h"
+#include "qemu/rcu.h"
 #include "qemu/timer.h"
 #include "hw/irq.h"
 #include "system/runstate.h"
@@ -151,6 +152,27 @@ static uint8_t digest(void)
     return panda_arch_rr_digest(panda_vcpu.cs, false) >> 56;
 }
 
+/* The beginning of subpage_t (system/physmem.c): a page that has several regions. */
+typedef struct Subpage {
+    MemoryRegion iomem;
+    FlatView *fv;
+    hwaddr base;
+} Subpage;
+
+/* The region of the device that is accessed. */
+static MemoryRegion *target_of(MemoryRegion *mr, hwaddr addr)
+{
+    Subpage *page = container_of(mr, Subpage, iomem);
+    hwaddr offset, length = 1;
+
+    if (!mr->subpage) {
+        return mr;
+    }
+    RCU_READ_LOCK_GUARD();
+    return flatview_translate(page->fv, page->base + addr, &offset, &length,
+                              false, MEMTXATTRS_UNSPECIFIED);
+}
+
 static void log_access(PandaEntryKind kind, unsigned number, hwaddr addr,
                        uint64_t value, MemOp op, MemTxResult result,
                        uint8_t before_it)
@@ -191,7 +213,7 @@ static bool replay_access(PandaEntryKind kind, MemoryRegion *mr, hwaddr addr,
     if (c->bad) {
         panda_player_diverged("the recording's log is malformed");
     } else if (place != addr || size != memop_size(op)
-               || (known && known != mr)) {
+               || (known && known != target_of(mr, addr))) {
         panda_player_diverged("%s: %u bytes at offset 0x%" PRIx64 " of %s; in "
                               "the recording %u bytes at 0x%" PRIx64 " of %s",
                               name_of(kind), memop_size(op), addr,
@@ -218,6 +240,7 @@ MemTxResult panda_rr_read(MemoryRegion *mr, hwaddr addr, uint64_t *value,
     MemTxResult result;
     unsigned number;
     uint8_t check;
+    MemoryRegion *target;
     Object *outer;
 
     if (!panda_rr_crosses()) {
@@ -235,9 +258,10 @@ MemTxResult panda_rr_read(MemoryRegion *mr, hwaddr addr, uint64_t *value,
         return access.result;
     }
     check = digest();
-    number = panda_region_number(mr);
+    target = target_of(mr, addr);
+    number = panda_region_number(target);
     begin();
-    outer = panda_source_enter(memory_region_owner(mr));
+    outer = panda_source_enter(memory_region_owner(target));
     result = __real_memory_region_dispatch_read(mr, addr, value, op, attrs);
     panda_source_leave(outer);
     log_access(PANDA_ENTRY_READ, number, addr, *value, op, result, check);
@@ -254,6 +278,7 @@ MemTxResult panda_rr_write(MemoryRegion *mr, hwaddr addr, uint64_t value,
     MemTxResult result;
     unsigned number;
     uint8_t check;
+    MemoryRegion *target;
     Object *outer;
 
     if (!panda_rr_crosses()) {
@@ -275,9 +300,10 @@ MemTxResult panda_rr_write(MemoryRegion *mr, hwaddr addr, uint64_t value,
         return access.result;
     }
     check = digest();
-    number = panda_region_number(mr);
+    target = target_of(mr, addr);
+    number = panda_region_number(target);
     begin();
-    outer = panda_source_enter(memory_region_owner(mr));
+    outer = panda_source_enter(memory_region_owner(target));
     result = __real_memory_region_dispatch_write(mr, addr, value, op, attrs);
     panda_source_leave(outer);
     log_access(PANDA_ENTRY_WRITE, number, addr, value, op, result, check);

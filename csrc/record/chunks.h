@@ -12,6 +12,8 @@
 #define PANDA_SLICE_RAN         1
 /* It ended as an interrupt was delivered, which is its last step. */
 #define PANDA_SLICE_INTERRUPTED 2
+/* At its end the host program wrote registers; the digest is of after that. */
+#define PANDA_SLICE_WRITTEN     4
 
 /* A chunk's header: where it begins, its length, what RAM is compared with. */
 typedef struct PandaChunkHead {

@@ -7,6 +7,7 @@
 #include "record/record.h"
 #include "record/border.h"
 #include "record/effects.h"
+#include "record/host_writes.h"
 #include "record/log.h"
 #include "record/packets.h"
 #include "record/player.h"
@@ -67,8 +68,13 @@ static void memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length)
 void panda_memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length);
 void panda_memory_written(MemoryRegion *mr, hwaddr addr, hwaddr length)
 {
-    if (panda_rr_on() && !panda_rr_inside() && length) {
+    if (!panda_rr_on() || !length) {
+        return;
+    }
+    if (!panda_rr_inside()) {
         memory_written(mr, addr, length);
+    } else if (panda_rr_recording() && panda_vcpu.pub.in_callback) {
+        panda_host_memory_written(mr, addr, length);
     }
 }
 
@@ -501,10 +507,16 @@ void __wrap_tlb_flush_all_cpus_synced(CPUState *cs)
 
 static void apply_flush(CPUState *cs, PandaLogCursor *c)
 {
-    if (panda_log_get(c)) {
-        __real_tlb_flush_all_cpus_synced(cs);
-    } else {
+    switch (panda_log_get(c)) {
+    case false:
         __real_tlb_flush(cs);
+        break;
+    case PANDA_FLUSH_FORGET:
+        panda_tlb_forget(cs);
+        break;
+    default:
+        __real_tlb_flush_all_cpus_synced(cs);
+        break;
     }
 }
 

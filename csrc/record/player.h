@@ -61,7 +61,7 @@ typedef struct PandaPosition {
     size_t this_slice, next_slice, calls, calls_end, pause, pause_end;
     uint64_t slice_count, slice_steps;
     uint32_t slice_digest;
-    bool slice_ran, slice_interrupted;
+    bool slice_ran, slice_interrupted, slice_written;
 } PandaPosition;
 
 void panda_player_position(PandaPosition *position);

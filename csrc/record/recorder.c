@@ -11,6 +11,7 @@
 #include "record/recorder.h"
 #include "record/border.h"
 #include "record/chunks.h"
+#include "record/host_writes.h"
 #include "record/live.h"
 #include "record/log.h"
 #include "record/packets.h"
@@ -53,7 +54,7 @@ static PandaBytes calls, pause_log, chunk;
 static PandaLines lines_before;
 static uint64_t slice_count, slice_steps, slice_digest;
 static uint64_t begin_count, begin_steps;
-static bool slice_ran, slice_interrupted;
+static bool slice_ran, slice_interrupted, slice_written;
 static int64_t chunk_began;
 static uint64_t chunk_count, chunk_steps;
 static unsigned chunk_number;
@@ -127,7 +128,8 @@ static void put_slice(void)
         .n_count = slice_count - begin_count,
         .n_steps = slice_steps - begin_steps,
         .flags = (slice_ran ? PANDA_SLICE_RAN : 0)
-                 | (slice_interrupted ? PANDA_SLICE_INTERRUPTED : 0),
+                 | (slice_interrupted ? PANDA_SLICE_INTERRUPTED : 0)
+                 | (slice_written ? PANDA_SLICE_WRITTEN : 0),
         .digest = slice_digest,
         .calls = { calls.data, calls.data + calls.n },
         .pause = { pause_log.data, pause_log.data + pause_log.n },
@@ -136,7 +138,7 @@ static void put_slice(void)
     panda_slice_put(&chunk, &slice);
     begin_count = slice_count;
     begin_steps = slice_steps;
-    slice_interrupted = false;
+    slice_interrupted = slice_written = false;
     calls.n = 0;
     pause_log.n = 0;
     panda_packet_forget();
@@ -188,6 +190,9 @@ static void end_slice(CPUState *cs)
     slice_ran = true;
     panda_lines_read(&lines_before);
     panda_log = &pause_log;
+    if (unlikely(panda_host_writes_pending())) {
+        slice_written = panda_host_writes_log(cs);
+    }
     qatomic_set(&panda_rr_facts.instructions, slice_count);
 }
 
@@ -329,7 +334,8 @@ static void begin_log(void)
 {
     panda_log = &pause_log;
     calls.n = pause_log.n = chunk.n = 0;
-    slice_ran = slice_interrupted = false;
+    slice_ran = slice_interrupted = slice_written = false;
+    panda_host_writes_begin();
     slice_count = slice_steps = begin_count = begin_steps = 0;
     panda_rr_steps = 0;
     chunk_number = 0;

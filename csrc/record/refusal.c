@@ -3,7 +3,7 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
-#include "record/record.h"
+#include "record/host_writes.h"
 #include "qom/object.h"
 #include "qemu/main-loop.h"
 #include "system/cpu-timers.h"
@@ -80,9 +80,13 @@ int panda_rr_check_write(bool memory)
         if (memory && (!runstate_is_running() || panda_in_main_thread())) {
             return PANDA_OK;
         }
-        return panda_fail(PANDA_ERR_STATE, "%s cannot be written while the "
-                          "guest runs and is recorded, as a replay would not "
-                          "know of it", memory ? "memory" : "registers");
+        if (panda_host_write(memory)) {
+            return PANDA_OK;
+        }
+        return panda_fail(PANDA_ERR_STATE, "%s cannot be written here while "
+                          "the guest runs and is recorded, as a replay would "
+                          "not know of it; do it in before_block_exec or "
+                          "insn_exec", memory ? "memory" : "registers");
     default:
         return PANDA_OK;
     }

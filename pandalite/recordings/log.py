@@ -27,8 +27,9 @@ MEMORY_PACKET, SOURCE = 18, 19
 # Of complete recordings: the devices' state, what was written to disks:
 DEVICES, DISK_DATA = 20, 21
 
-#: Flags of a slice: the CPU ran; it ended as an interrupt was delivered.
-_RAN, _INTERRUPTED = 1, 2
+#: Flags of a slice: the CPU ran; it ended as an interrupt was delivered; or as the host program
+#: wrote registers.
+_RAN, _INTERRUPTED, _WRITTEN = 1, 2, 4
 
 #: What follows an entry's kind: numbers (n), strings of bytes (s), bytes (b).
 _SHAPES = {
@@ -184,7 +185,7 @@ def _check_slice(
     instructions, at = number(data, begin)
     steps, at = number(data, at)
     flags, at = number(data, at)
-    if flags not in (0, _RAN, _RAN | _INTERRUPTED):
+    if flags not in (0, _RAN, _RAN | _INTERRUPTED, _RAN | _WRITTEN):
         raise Malformed(f"the flags of the slice at byte {begin} are {flags}")
     at += 4 * (flags & _RAN)
     calls, at = number(data, at)
