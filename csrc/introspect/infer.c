@@ -69,6 +69,7 @@ bool os_layout_infer(CPUState *cs)
         os_infer_threads(in);
         os_infer_mm(in);
         os_infer_files(in);
+        os_infer_modules();
     }
     g_free(in->window);
     g_free(in);

@@ -74,4 +74,7 @@ void os_infer_mm(OsInference *in);
 /* infer_files.c: files, their names, tables and mounts. */
 void os_infer_files(OsInference *in);
 
+/* infer_modules.c: modules, if the kernel has symbols of data. */
+void os_infer_modules(void);
+
 #endif

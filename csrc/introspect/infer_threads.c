@@ -248,13 +248,15 @@ static void find_signal(const OsInference *in, int files)
  */
 static bool is_start_time(const OsInference *in, int at)
 {
-    unsigned rises = 0, twins = 0;
+    unsigned rises = 0, twins = 0, pointers = 0;
     uint64_t last = 0;
 
     for (unsigned row = 0; row < in->n; row++) {
         uint64_t began = os_cell_u64(in, row, at);
         uint64_t twin = os_cell_u64(in, row, at + 8);
 
+        /* On 32 bits two pairs of 0 and a pointer could look the same. */
+        pointers += os_is_pointer(began) || os_is_pointer(twin);
         if (!row && (began || twin)) {
             return false;
         }
@@ -263,12 +265,17 @@ static bool is_start_time(const OsInference *in, int at)
             && twin - began < 1000000000;
         last = began;
     }
-    return os_most(rises, in->n) && os_most(twins, in->n);
+    return os_most(rises, in->n) && os_most(twins, in->n)
+        && pointers * 2 < in->n;
 }
 
 static void find_start_time(const OsInference *in)
 {
-    for (int at = in->parent; at < -16; at += 4) {
+    /* Behind the lists of threads, in all versions. */
+    int from = os_knows(OS_TASK_THREAD_NODE)
+        ? os_offset(OS_TASK_THREAD_NODE) + in->start : in->parent;
+
+    for (int at = from; at < -16; at += 4) {
         if ((at - in->start) % 4 == 0 && is_start_time(in, at)) {
             os_infer_task_field(in, OS_TASK_START_TIME, at,
                                 "rises along the list; the next number "
@@ -347,8 +354,8 @@ void os_infer_threads(OsInference *in)
 
     find_stack(in);
     find_cred(in);
-    find_start_time(in);
     if (find_files(in, &files)) {
         find_signal(in, files);
     }
+    find_start_time(in);
 }

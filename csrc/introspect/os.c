@@ -19,6 +19,8 @@ static bool doubtful;
 static bool complete;
 static int64_t next_try, pause_ns;
 static const char *missing = "";
+/* CPU time that finding the kernel took. */
+static int64_t attach_ns;
 static char release[256];
 static char *report;
 
@@ -122,6 +124,14 @@ static const char *attach(CPUState *cs)
     return NULL;
 }
 
+static int64_t thread_time(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &ts);
+    return ts.tv_sec * NANOSECONDS_PER_SECOND + ts.tv_nsec;
+}
+
 static bool is_still_there(void)
 {
     PandaTask task;
@@ -155,7 +165,9 @@ bool panda_os_ready(CPUState *cs)
         os_memory_forget();
         complete = os_layout_infer(cs);
     } else {
+        attach_ns = -thread_time();
         missing = attach(cs);
+        attach_ns += thread_time();
         found = !missing;
     }
     pause_ns = MIN(MAX(pause_ns * 2, FIRST_PAUSE_NS), LONGEST_PAUSE_NS);
@@ -258,6 +270,8 @@ const char *panda_os_report(void)
         g_string_printf(text, "%s\n", panda_last_error());
     } else {
         g_string_append_printf(text, "release: %s\n", release);
+        g_string_append_printf(text, "found in: %.3f s of CPU time\n",
+                               attach_ns / 1e9);
         g_string_append_printf(text, "VMCOREINFO: %s\n",
                                os_vmcoreinfo() ? "yes" : "no");
         g_string_append_printf(text, "kallsyms: %" PRIu64 " symbols (%s)\n",
