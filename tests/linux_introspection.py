@@ -26,21 +26,26 @@ CORES = {"ppc64el": "ppc64"}
 LONGEST_ATTACH = 0.5
 
 #: Commands that make something to see: threads of several users, open files.
-SCENE = """
+SCENE = (
+    """
 mkdir -p /tmp/scene; cd /tmp/scene; printf 'text text text' > file
 sleep 1001 > out 2> /dev/null < file &
 su user -c 'exec sleep 1002' < /dev/null > /dev/null 2>&1 &
 tail -f file | cat > pipe-out &
 mkfifo fifo; cat fifo > /dev/null 2>&1 &
 mkdir mnt; mount -t tmpfs none mnt; sleep 1003 > mnt/inner &
-sleep 1004 > gone & rm gone; cd /
+sleep 1004 > gone &
+sleep 1; rm gone; cd /
 sleep 1
-""".strip().replace("\n", "; ").replace("&;", "&")
+""".strip()
+    .replace("\n", "; ")
+    .replace("&;", "&")
+)
 
 #: What the guest says of each process, in one go. A process that is this shell's
 #: own child for the listing is not there later.
 LISTING = (
-    "for p in /proc/[0-9]*; do echo \"@ $p\"; cat $p/stat; "
+    'for p in /proc/[0-9]*; do echo "@ $p"; cat $p/stat; '
     "echo '@uid'; grep -E '^(Uid|Gid)' $p/status; echo '@maps'; cat $p/maps; "
     "echo '@fd'; for f in $p/fd/*; do [ -e $f -o -L $f ] && "
     "echo ${f##*/} $(readlink $f) $(head -1 ${p}/fdinfo/${f##*/}); done; "
@@ -154,7 +159,7 @@ def case_symbols(arch: str) -> dict[str, Any]:
         import base64
         import gzip
 
-        truth = Counter()
+        truth: Counter[tuple[str, int]] = Counter()
         for line in gzip.decompress(base64.b64decode(text)).decode().splitlines():
             address, name = line.split()[:2]
             truth[name, int(address, 16)] += 1
@@ -168,7 +173,7 @@ def case_symbols(arch: str) -> dict[str, Any]:
             value = type(lib.panda_os_symbol.argtypes[1]._type_())()
             offset = ctypes.c_uint64()
             wrong = []
-            names = {}
+            names: dict[str, set[int]] = {}
             for name, address in truth:
                 names.setdefault(name, set()).add(address)
             for name, addresses in names.items():
@@ -285,12 +290,15 @@ def compared(arch: str) -> tuple[str, dict[str, Any], dict[int, dict[str, Any]]]
 def _both(compared: Any) -> list[tuple[int, dict[str, Any], dict[str, Any]]]:
     """Processes that are in both; those that come and go with the listing are not."""
     _, found, truth = compared
-    return [(pid, found["processes"][pid], one) for pid, one in truth.items()
-            if pid in found["processes"]]
+    return [
+        (pid, found["processes"][pid], one)
+        for pid, one in truth.items()
+        if pid in found["processes"]
+    ]
 
 
 def test_processes(compared: Any) -> None:
-    arch, found, truth = compared
+    _, found, truth = compared
     processes = found["processes"]
     stray = {p["name"] for pid, p in processes.items() if pid and pid not in truth}
     missing = {p["name"] for pid, p in truth.items() if pid not in processes}
@@ -323,7 +331,7 @@ def test_maps(compared: Any) -> None:
 
 
 def test_files(compared: Any) -> None:
-    shown = set()
+    shown: set[str] = set()
     for pid, one, true in _both(compared):
         if not true["maps"] or not true["files"]:
             continue

@@ -131,7 +131,9 @@ static bool is_vm_file(const OsInference *in, int at, unsigned shift, Files *f)
         }
     }
     f->mapped = f->n;
-    return f->n && os_most(code, in->n_mms) && anchored * 4 > bare;
+    /* Stack and vDSO are bare, but the kernel moved or made them otherwise. */
+    return f->n && os_most(code, in->n_mms) && anchored
+        && anchored + 4 * in->n_mms >= bare;
 }
 
 static bool find_vm_file(const OsInference *in, Files *f, int *path,
