@@ -316,7 +316,7 @@ static bool is_sb_name(uint64_t sb, int type)
 
 static void find_sb(const Files *f, int name)
 {
-    int i_sb = 4 * WORD, d_sb = name + 2 * WORD;
+    int i_sb = 16, d_sb = name + 2 * WORD;
 
     while (i_sb < INODE_REACH && !is_i_sb(f, i_sb)) {
         i_sb += WORD;
