@@ -60,9 +60,6 @@ FEATURES: dict[str, tuple[str, ...]] = {
     "disassembly": ("disas2",),
 }
 
-#: Constructor arguments whose feature is not there yet.
-ARGUMENTS: dict[str, str] = {}
-
 #: Attributes of PyPANDA's Panda that are not there: name -> why, and what instead.
 ATTRIBUTES: dict[str, str] = {
     "ffi": "cffi is not used: structures are ctypes objects, read as attributes",

@@ -158,7 +158,6 @@ def case_callbacks():
     )
     attempt("default", lambda: panda.cb_main_loop_wait(lambda extra=1: None, name="defaults"))
     attempt("loadvm", lambda: panda.cb_before_loadvm(lambda: None))
-    attempt("procname", lambda: panda.cb_top_loop(procname="sh")(lambda cpu: None))
     attempt("enable", lambda: panda.enable_callback("nosuch"))
     attempt("disable", lambda: panda.disable_callback("nosuch"))
     attempt("enabled", lambda: panda.is_callback_enabled("nosuch"))
@@ -212,7 +211,6 @@ def test_callback_errors():
     check("object", "CallbackSignatureError")
     assert found["default"] is None
     check("loadvm", "UnsupportedFeatureError", "after_loadvm")
-    check("procname", "NotImplementedError", "procname")
     for name in ("enable", "disable", "enabled"):
         check(name, "RuntimeError", "nosuch")
     check("delete", "ValueError", "nosuch")

@@ -5,6 +5,7 @@
  */
 #include "introspect/guest_memory.h"
 #include "introspect/kallsyms.h"
+#include "introspect/layout.h"
 
 #define KERNEL_32 0xc0000000u
 #define PACA_SIZE 8192
@@ -83,6 +84,52 @@ static uint64_t walk_radix(uint64_t root, uint64_t va)
     }
     return OS_NOWHERE;
 }
+
+/*
+ * Linux' own tables where the hardware has a hash table, big-endian too: the
+ * bits of four levels depend on the size of a page.
+ */
+static uint64_t walk_hash(uint64_t root, uint64_t va, unsigned page)
+{
+    static const unsigned large[] = { 8, 10, 10, 8 }, small[] = { 9, 9, 7, 9 };
+    const unsigned *bits = page == 16 ? large : small;
+    unsigned shift = page + bits[0] + bits[1] + bits[2] + bits[3];
+
+    for (unsigned level = 0; level < 4; level++) {
+        uint64_t mask, e;
+        const uint8_t *at;
+
+        shift -= bits[level];
+        at = os_ram(root + ((va >> shift) & MAKE_64BIT_MASK(0, bits[level]))
+                    * 8, 8);
+        e = at ? ldq_be_p(at) : 0;
+        mask = MAKE_64BIT_MASK(0, shift);
+        if (e & LEAF) {
+            /* Bits 53 to 56 say where it is in the hash table. */
+            return e & VALID ? (e & 0x001ffffffffff000ull & ~mask)
+                | (va & mask) : OS_NOWHERE;
+        }
+        if (!e) {
+            return OS_NOWHERE;
+        }
+        root = e & 0x0fffffffffffff00ull;
+    }
+    return OS_NOWHERE;
+}
+
+static uint64_t walk_64(CPUPPCState *env, uint64_t root, uint64_t va)
+{
+    uint64_t pa = OS_NOWHERE;
+
+    if (env->spr[SPR_LPCR] & LPCR_HR) {
+        return walk_radix(root, va);
+    }
+    if (os_layout.page_shift != 12) {
+        pa = walk_hash(root, va, 16);
+    }
+    return pa == OS_NOWHERE && os_layout.page_shift != 16
+        ? walk_hash(root, va, 12) : pa;
+}
 #endif
 
 uint64_t panda_arch_os_walk(CPUState *cs, uint64_t root, uint64_t va,
@@ -92,7 +139,7 @@ uint64_t panda_arch_os_walk(CPUState *cs, uint64_t root, uint64_t va,
 
 #ifdef TARGET_PPC64
     if (os_memory.word == 8) {
-        return walk_radix(root, va);
+        return walk_64(cpu_env(cs), root, va);
     }
 #endif
     /* Linux' own tables, of which the hash table is filled. */

@@ -70,6 +70,7 @@ static bool find_function(const char *name, uint64_t *address)
     for (unsigned i = 0; i < ARRAY_SIZE(suffix) - 1; i++) {
         g_autofree char *full = g_strconcat(name, suffix[i], NULL);
 
+        OS_LOCK_GUARD();
         if (os_symbol(full, address)) {
             return true;
         }

@@ -131,7 +131,9 @@ static bool is_vm_file(const OsInference *in, int at, unsigned shift, Files *f)
         }
     }
     f->mapped = f->n;
-    return f->n && os_most(code, in->n_mms) && anchored * 4 > bare;
+    /* Stack and vDSO are bare, but the kernel moved or made them otherwise. */
+    return f->n && os_most(code, in->n_mms) && anchored
+        && anchored + 4 * in->n_mms >= bare;
 }
 
 static bool find_vm_file(const OsInference *in, Files *f, int *path,
@@ -314,7 +316,7 @@ static bool is_sb_name(uint64_t sb, int type)
 
 static void find_sb(const Files *f, int name)
 {
-    int i_sb = 4 * WORD, d_sb = name + 2 * WORD;
+    int i_sb = 16, d_sb = name + 2 * WORD;
 
     while (i_sb < INODE_REACH && !is_i_sb(f, i_sb)) {
         i_sb += WORD;

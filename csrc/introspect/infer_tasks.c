@@ -44,7 +44,10 @@ static unsigned follow(uint64_t first, int distance, uint64_t nodes[OS_ROWS])
     unsigned n = 0, odd = 0;
     uint64_t at, next;
 
-    if (!os_physical_word(first, &at) || !os_is_pointer(at)) {
+    /* Linked both ways from the start, it cannot but come back. */
+    if (!os_physical_word(first, &at) || !os_is_pointer(at)
+        || !os_read_word(at + os_memory.word, &next)
+        || os_kernel_to_physical(next) != first) {
         return 0;
     }
     for (; steps < MOST_STEPS; steps++) {
@@ -59,6 +62,9 @@ static unsigned follow(uint64_t first, int distance, uint64_t nodes[OS_ROWS])
             return 0;
         }
         odd += !printable;
+        if (odd > 4 + n / 4) {
+            return 0;
+        }
         if (n < OS_ROWS) {
             nodes[n] = at;
         }

@@ -10,12 +10,21 @@
 #include "introspect/kallsyms.h"
 #include "introspect/layout.h"
 #include "introspect/os.h"
+#include "qemu/lockable.h"
+#include "qemu/thread.h"
 
 /* No list of a guest is longer than what is walked of it. */
 #define OS_MAX_TASKS 65536u
 #define OS_MAX_MAPPINGS 65536u
 #define OS_MAX_FILES 65536u
 #define OS_MAX_MODULES 4096u
+
+/*
+ * What is known of the guest may be asked for by any thread. Whoever holds it
+ * waits for nothing and calls nobody outside of the core.
+ */
+extern QemuRecMutex os_lock;
+#define OS_LOCK_GUARD() QEMU_LOCK_GUARD(&os_lock)
 
 /*
  * The start of each public call: the kernel is found, and what was remembered

@@ -24,6 +24,13 @@ static int64_t attach_ns;
 static char release[256];
 static char *report;
 
+QemuRecMutex os_lock;
+
+static void __attribute__((constructor)) init_lock(void)
+{
+    qemu_rec_mutex_init(&os_lock);
+}
+
 uint64_t os_page_size(void)
 {
     const char *text = os_vmcoreinfo();
@@ -144,6 +151,7 @@ static bool is_still_there(void)
 
 bool panda_os_ready(CPUState *cs)
 {
+    OS_LOCK_GUARD();
     int64_t now;
 
     if (likely(found && !doubtful && complete)) {
@@ -177,6 +185,7 @@ bool panda_os_ready(CPUState *cs)
 
 void panda_os_doubt(void)
 {
+    OS_LOCK_GUARD();
     doubtful = true;
     qatomic_set(&panda_os_events_due, true);
     next_try = 0;
@@ -204,6 +213,7 @@ int os_require(void)
 
 uint64_t panda_os_current_task(CPUState *cs)
 {
+    OS_LOCK_GUARD();
     uint64_t value = 0;
 
     if (!panda_os_ready(cs)) {
@@ -223,6 +233,7 @@ uint64_t panda_os_current_task(CPUState *cs)
 
 bool panda_os_current_thread(CPUState *cs, PandaOsThread *thread)
 {
+    OS_LOCK_GUARD();
     uint64_t task = panda_os_current_task(cs);
     uint32_t value;
 
@@ -244,12 +255,14 @@ bool panda_os_current_thread(CPUState *cs, PandaOsThread *thread)
 
 int panda_os_attach(void)
 {
+    OS_LOCK_GUARD();
     next_try = 0;
     return os_require();
 }
 
 const char *panda_os_release(void)
 {
+    OS_LOCK_GUARD();
     return os_require() == PANDA_OK ? release : "";
 }
 
@@ -264,6 +277,7 @@ static const char *source_name(OsSource source)
 
 const char *panda_os_report(void)
 {
+    OS_LOCK_GUARD();
     GString *text = g_string_new(NULL);
 
     if (os_require() != PANDA_OK) {
@@ -300,6 +314,7 @@ const char *panda_os_report(void)
 
 int panda_os_symbol(const char *name, uint64_t *address)
 {
+    OS_LOCK_GUARD();
     int status = os_require();
 
     if (status != PANDA_OK) {
@@ -313,8 +328,16 @@ int panda_os_symbol(const char *name, uint64_t *address)
 
 const char *panda_os_symbol_at(uint64_t address, uint64_t *offset)
 {
+    /* The table may be another one when the caller looks at it. */
+    static __thread char text[512];
+    OS_LOCK_GUARD();
+    const char *name;
     char type;
 
-    return os_require() == PANDA_OK ? os_symbol_at(address, offset, &type)
-                                    : NULL;
+    if (os_require() != PANDA_OK
+        || !(name = os_symbol_at(address, offset, &type))) {
+        return NULL;
+    }
+    g_strlcpy(text, name, sizeof(text));
+    return text;
 }

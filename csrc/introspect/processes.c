@@ -33,6 +33,7 @@ static int no_task(uint64_t address)
 
 int panda_os_current(PandaTask *task)
 {
+    OS_LOCK_GUARD();
     int status = os_require();
     uint64_t address;
 
@@ -47,6 +48,7 @@ int panda_os_current(PandaTask *task)
 
 int panda_os_task(uint64_t address, PandaTask *task)
 {
+    OS_LOCK_GUARD();
     int status = os_require();
 
     if (status != PANDA_OK) {
@@ -58,6 +60,7 @@ int panda_os_task(uint64_t address, PandaTask *task)
 
 int64_t panda_os_processes(PandaTask *tasks, uint64_t n)
 {
+    OS_LOCK_GUARD();
     TaskList list = { tasks, n };
     int status = os_require();
 
@@ -71,6 +74,7 @@ int64_t panda_os_processes(PandaTask *tasks, uint64_t n)
 
 int64_t panda_os_threads(uint64_t task, PandaTask *tasks, uint64_t n)
 {
+    OS_LOCK_GUARD();
     TaskList list = { tasks, n };
     int status = os_require();
 
@@ -150,6 +154,7 @@ static bool add_mapping(uint64_t vma, void *opaque)
 
 int64_t panda_os_mappings(uint64_t task, PandaMapping *mappings, uint64_t n)
 {
+    OS_LOCK_GUARD();
     MappingList list = { .out = mappings, .room = n };
     int status;
 
@@ -166,6 +171,7 @@ int64_t panda_os_mappings(uint64_t task, PandaMapping *mappings, uint64_t n)
 int panda_os_mapping_at(uint64_t task, uint64_t address,
                         PandaMapping *mapping)
 {
+    OS_LOCK_GUARD();
     MappingList list = {
         .out = mapping, .by_address = true, .address = address,
     };
@@ -183,6 +189,7 @@ int panda_os_mapping_at(uint64_t task, uint64_t address,
 
 int panda_os_memory(uint64_t task, PandaProcessMemory *memory)
 {
+    OS_LOCK_GUARD();
     int status;
     uint64_t mm = mm_of(task, &status);
 
@@ -203,6 +210,7 @@ int panda_os_memory(uint64_t task, PandaProcessMemory *memory)
 int64_t panda_os_read(uint64_t task, uint64_t address, uint8_t *buf,
                       uint64_t len)
 {
+    OS_LOCK_GUARD();
     int status;
     uint64_t mm = mm_of(task, &status), pgd;
 
@@ -256,6 +264,7 @@ static uint64_t file_table(uint64_t task, uint32_t *n, int *status)
 
 int64_t panda_os_files(uint64_t task, PandaOpenFile *files, uint64_t n)
 {
+    OS_LOCK_GUARD();
     uint32_t slots;
     int status;
     uint64_t table = file_table(task, &slots, &status), found = 0;
@@ -278,6 +287,7 @@ int64_t panda_os_files(uint64_t task, PandaOpenFile *files, uint64_t n)
 
 int panda_os_file(uint64_t task, int32_t fd, PandaOpenFile *file)
 {
+    OS_LOCK_GUARD();
     uint32_t slots;
     int status;
     uint64_t table = file_table(task, &slots, &status);
@@ -291,6 +301,7 @@ int panda_os_file(uint64_t task, int32_t fd, PandaOpenFile *file)
 
 int64_t panda_os_file_path(uint64_t file, char *path, uint64_t size)
 {
+    OS_LOCK_GUARD();
     int status = os_require();
     uint64_t dentry, mnt;
 
@@ -320,6 +331,7 @@ static bool find_program(uint64_t vma, void *opaque)
 
 int64_t panda_os_exe(uint64_t task, char *path, uint64_t size)
 {
+    OS_LOCK_GUARD();
     int status;
     uint64_t mm = mm_of(task, &status), file = 0;
 
@@ -344,6 +356,7 @@ static uint32_t port(uint64_t sock, OsField field, bool swapped)
 
 int panda_os_socket(uint64_t file, PandaSocket *out)
 {
+    OS_LOCK_GUARD();
     int status = os_require();
     uint64_t dentry, sb, type, name, socket, sock;
     char kind[16];
@@ -410,6 +423,7 @@ static void fill_module(uint64_t module, PandaModule *out)
 
 int64_t panda_os_modules(PandaModule *modules, uint64_t n)
 {
+    OS_LOCK_GUARD();
     int status = os_require();
     uint64_t head, at, back, found = 0;
 

@@ -55,7 +55,8 @@ static bool is_init_task(uint64_t task)
     return os_read(task + os_offset(OS_TASK_COMM), comm, sizeof(comm))
         && !strncmp(comm, "swapper", 7)
         && os_get_u32(task, OS_TASK_PID, &pid) && !pid
-        && os_get_word(task, OS_TASK_MM, &mm) && !mm
+        && (!os_knows(OS_TASK_MM)
+            || (os_get_word(task, OS_TASK_MM, &mm) && !mm))
         && os_get_word(task, OS_TASK_REAL_PARENT, &parent) && parent == task
         && os_is_task(task);
 }

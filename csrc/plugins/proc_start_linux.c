@@ -174,9 +174,9 @@ static bool read_stack(Stack *s, auxv_values *av)
     return true;
 }
 
-static void program_starts(CPUState *cs, uint64_t task, uint64_t argument)
+static bool read_program(uint64_t task, auxv_values *av)
 {
-    g_autofree auxv_values *av = g_new0(auxv_values, 1);
+    OS_LOCK_GUARD();
     PandaProcessMemory memory;
     Stack s = { .word = os_memory.word };
     uint64_t mm;
@@ -184,10 +184,17 @@ static void program_starts(CPUState *cs, uint64_t task, uint64_t argument)
     if (panda_os_memory(task, &memory) != PANDA_OK
         || !os_get_word(task, OS_TASK_MM, &mm)
         || !os_get_word(mm, OS_MM_PGD, &s.pgd)) {
-        return;
+        return false;
     }
     s.at = memory.start_stack;
-    if (read_stack(&s, av)) {
+    return read_stack(&s, av);
+}
+
+static void program_starts(CPUState *cs, uint64_t task, uint64_t argument)
+{
+    g_autofree auxv_values *av = g_new0(auxv_values, 1);
+
+    if (read_program(task, av)) {
         PANDA_PPP_RUN(&on_rec_auxv, on_rec_auxv_t, &panda_vcpu.pub,
                       &panda_vcpu.tb, av);
     }
