@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from ._bindings.functions import PROTOTYPES
 from ._bindings.structs import memory_access_desc, memory_hooks_region
 from .callbacks import _raise
-from .errors import UnsupportedFeatureError
 from .hooks import Hooks
 
 if TYPE_CHECKING:
@@ -260,18 +259,11 @@ class HookKinds(Hooks):
         Args:
             name: to enable and disable it, see :meth:`enable_hook2`.
             kernel: True: in the kernel's mode only, False: in user mode only.
-            procname, libname: not supported yet.
+            procname: in a process of this short name only.
+            libname: in code mapped from a file with this in its name only.
             trace_start, trace_stop: between these two addresses only.
             range_begin, range_end: start addresses of blocks, both included; 0 and 0: all.
-
-        Raises:
-            UnsupportedFeatureError: procname or libname is given.
         """
-        if procname or libname:
-            raise UnsupportedFeatureError(
-                "hook2(procname=, libname=): pandalite does not have operating system "
-                "introspection yet"
-            )
 
         def register(function: Function) -> Function:
             filters: dict[str, Any] = {"kernel": kernel}
@@ -279,11 +271,11 @@ class HookKinds(Hooks):
                 filters["pc"] = (range_begin, range_end + 1)
 
             def block(cpu: PandaCPU, tb: PandaTB) -> None:
-                function(cpu, tb, None)
+                if not libname or self._is_mapped_from(cpu, tb.pc, libname):
+                    function(cpu, tb, None)
 
-            self.register_callback(
-                self.callback.start_block_exec, block, name, not trace_start, None, **filters
-            )
+            kind = self.callback.start_block_exec
+            self.register_callback(kind, block, name, not trace_start, procname or None, **filters)
             places = []
             if trace_start:
                 places.append(
@@ -312,20 +304,28 @@ class HookKinds(Hooks):
             name: to enable and disable it, see :meth:`enable_hook2`.
             pc: any instruction.
             kernel: True: in the kernel's mode only, False: in user mode only.
-            procname, libname: not supported yet.
-
-        Raises:
-            UnsupportedFeatureError: procname or libname is given.
+            procname: in a process of this short name only.
+            libname: in code mapped from a file with this in its name only.
         """
-        if procname or libname:
-            return self.hook2(name, kernel, procname, libname)
+        asked: Any = self
 
         def register(function: Function) -> Function:
-            made = self.add_hook(pc, lambda cpu, tb, _hook: function(cpu, tb, None), kernel=kernel)
+            def insn(cpu: PandaCPU, tb: PandaTB, _hook: Any) -> None:
+                if procname and asked.get_process_name(cpu) != procname:
+                    return
+                if not libname or self._is_mapped_from(cpu, pc, libname):
+                    function(cpu, tb, None)
+
+            made = self.add_hook(pc, insn, kernel=kernel)
             self._hook2_places[name] = [made]
             return function
 
         return register
+
+    def _is_mapped_from(self, cpu: PandaCPU, pc: int, libname: str) -> bool:
+        asked: Any = self
+        mapping = asked.get_mapping_by_addr(cpu, pc)
+        return mapping is not None and libname in (mapping.file or "")
 
     def enable_hook2(self, hook_name: str) -> None:
         """Let a hook of :meth:`hook2` act; KeyError if there is none of that name."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import bare_programs as programs
 import pytest
 from bare_programs import CODE, DATA
-from guest import run_case
+from guest import boot, in_guest, run_case
 from test_bare_machine import machine, restart
 
 from pandalite._bindings.arches import ARCHITECTURES
 from pandalite._bindings.enums import PandaMachineState
-from pandalite.errors import UnsupportedFeatureError
 
 #: The hypercall's bytes in the order of a little-endian guest, and its register.
 HYPERCALL = {
@@ -230,10 +230,6 @@ def case_hook2(program: str) -> dict[str, Any]:
     panda.hook2_single_insn("insn", want.trace[1], kernel=True)(note("insn"))
     panda.hook2_single_insn("off", want.trace[1], kernel=True)(note("off"))
     panda.disable_hook2("off")
-    try:
-        panda.hook2("process", procname="cat")(note("never"))
-    except UnsupportedFeatureError:
-        seen["refused"] = []
     panda.run_until(address=want.end, timeout=30)
     counts = {name: len(pcs) for name, pcs in seen.items()}
     panda.disable_hook2("insn")
@@ -252,5 +248,41 @@ def test_hook2() -> None:
     # The block at `rest` begins as the trace ends.
     assert found["first"].pop("trace") in (0, 1)
     found["second"].pop("trace", None)
-    assert found["first"] == {"all": len(want.blocks), "range": loops, "insn": 1, "refused": 0}
+    assert found["first"] == {"all": len(want.blocks), "range": loops, "insn": 1}
     assert found["second"] == {"range": loops, "off": 1}
+
+
+#: A function of the kernel that `uname` calls.
+KERNEL = {"x86_64": "__x64_sys_newuname", "arm": "sys_newuname"}
+
+
+def case_processes(arch: str) -> dict[str, int]:
+    panda = boot(arch)
+    count: Counter[str] = Counter()
+
+    def note(name: str) -> Any:
+        return lambda cpu, tb, nothing: count.update([name])
+
+    def work() -> None:
+        line = panda.run_serial_cmd(f"grep ' {KERNEL[arch]}$' /proc/kallsyms")
+        address = int(line.split()[0], 16)
+        for process in ("uname", "cat"):
+            where = {"range_begin": address, "range_end": address}
+            panda.hook2(f"block {process}", procname=process, **where)(note(f"block {process}"))
+            panda.hook2_single_insn(f"insn {process}", address, kernel=True, procname=process)(
+                note(f"insn {process}")
+            )
+        for library in ("libc.so", "nonsense"):
+            panda.hook2(library, kernel=False, procname="uname", libname=library)(note(library))
+        for _ in range(3):
+            panda.run_serial_cmd("uname -s; cat /dev/null")
+
+    in_guest(panda, work)
+    return dict(count)
+
+
+@pytest.mark.parametrize("arch", list(KERNEL))
+def test_hook2_of_processes(arch: str) -> None:
+    count = run_case(case_processes, arch)
+    assert count.pop("libc.so") > 100
+    assert count == {"block uname": 3, "insn uname": 3}
