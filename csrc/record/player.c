@@ -24,6 +24,8 @@
 
 /* More instructions than a block has. */
 #define BLOCK_MAX 4096
+/* Runs in which a halted CPU does nothing; others may have interrupted it. */
+#define IDLE_MAX 1000
 
 PandaLogCursor panda_player_calls;
 bool panda_player_failed;
@@ -222,7 +224,10 @@ static bool read_slice(void)
 
     slice_at = chunk.at;
     slice_begin = panda_count_raw();
-    if (!panda_slice_get(&chunk, &slice)) {
+    /* One that is too long might never end. */
+    if (!panda_slice_get(&chunk, &slice)
+        || slice.n_count > chunk_end_count - slice_begin
+        || slice.n_steps > chunk_end_steps - panda_rr_steps) {
         panda_player_diverged("the recording is damaged: chunk %u of its log "
                               "is malformed", next_chunk - 1);
         return false;
@@ -403,7 +408,8 @@ static void stop(CPUState *cs)
 
 static void play(CPUState *cs)
 {
-    uint64_t count = panda_count_raw();
+    static unsigned idle;
+    uint64_t count = panda_count_raw(), steps = panda_rr_steps;
     int64_t budget = slice_count - count;
 
     if (exceptions_come()) {
@@ -422,6 +428,14 @@ static void play(CPUState *cs)
     }
     slice_entered = true;
     panda_count_exec(cs, MIN(budget, stop_at - count));
+    if (cs->halted && panda_count_raw() == count && panda_rr_steps == steps) {
+        if (++idle > IDLE_MAX && !arrived(cs)) {
+            panda_player_diverged("the CPU waits for an interrupt; in the "
+                                  "recording it went on");
+        }
+    } else {
+        idle = 0;
+    }
     qatomic_set(&panda_rr_facts.instructions, panda_count_raw());
 }
 
