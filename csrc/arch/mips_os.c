@@ -7,6 +7,7 @@
  */
 #include "introspect/guest_memory.h"
 #include "introspect/kallsyms.h"
+#include "introspect/layout.h"
 
 #define WORD os_memory.word
 /* Instructions of an exception handler that are looked at. */
@@ -57,7 +58,7 @@ static uint64_t table_at(uint64_t va)
  */
 static uint64_t page_of(uint64_t entry)
 {
-    unsigned shift = WORD == 8 ? 14 : 12;
+    unsigned shift = os_layout.pfn_shift ?: WORD == 8 ? 14 : 12;
 
     return (entry >> shift) << 12;
 }

@@ -103,7 +103,7 @@ static bool reads_arguments(uint64_t mm, int pgd, int arguments)
  * Arguments can be paged out or overwritten by their process: half of the maps
  * must show them.
  */
-static bool find_pgd(const OsInference *in, int arguments, int *pgd)
+static bool find_pgd_as_it_is(const OsInference *in, int arguments, int *pgd)
 {
     for (*pgd = 0; *pgd < PGD_REACH; *pgd += WORD) {
         unsigned good = 0, wrong = 0;
@@ -122,6 +122,24 @@ static bool find_pgd(const OsInference *in, int arguments, int *pgd)
             return true;
         }
     }
+    return false;
+}
+
+static bool find_pgd(const OsInference *in, int arguments, int *pgd)
+{
+    if (find_pgd_as_it_is(in, arguments, pgd)) {
+        return true;
+    }
+#ifdef TARGET_MIPS
+    /* Which bits Linux keeps below the page's number depends on the CPU. */
+    for (os_layout.pfn_shift = 15; os_layout.pfn_shift > 9;
+         os_layout.pfn_shift--) {
+        if (find_pgd_as_it_is(in, arguments, pgd)) {
+            return true;
+        }
+    }
+    os_layout.pfn_shift = 0;
+#endif
     return false;
 }
 

@@ -137,6 +137,8 @@ typedef struct OsLayout {
     bool maple;
     /* log2 of the kernel's page size, worked out; 0: unknown. */
     uint8_t page_shift;
+    /* Where the page's number begins in an entry of MIPS' tables; 0: usual. */
+    uint8_t pfn_shift;
 } OsLayout;
 
 extern OsLayout os_layout;
