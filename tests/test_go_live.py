@@ -38,11 +38,14 @@ def case_record(arch: str, path: str, complete: bool) -> None:
 
 def between(path: str) -> int:
     """A place after the first command, and before the second one was typed."""
-    return next(
-        e.instructions
-        for e in read_log(path)
-        if e.kind == "serial" and e.facts["bytes"].startswith(b"sleep 0.3")
-    )
+    typed = b""
+    for entry in read_log(path):
+        if entry.kind == "serial":
+            # It comes in pieces, of whatever size.
+            typed += entry.facts["bytes"]
+            if b"sleep 0.3" in typed:
+                return entry.instructions
+    raise AssertionError(typed)
 
 
 def revert(panda: Any) -> None:

@@ -159,6 +159,9 @@ def check_maps(seen: dict[str, Any]) -> None:
         start, end, rights, offset, inode, path = re.fullmatch(
             r"(\w+)-(\w+) (\S+) (\w+) \S+ (\d+)\s*(.*)", line
         ).groups()  # type: ignore[union-attr]
+        if path in ("[vectors]", "[vsyscall]"):
+            # The kernel shows it, but it is no mapping of the process.
+            continue
         has_file = inode != "0"
         truth.append(
             [int(start, 16), int(end, 16), rights, int(offset, 16) * has_file, path * has_file]
