@@ -138,9 +138,10 @@ def test_kernel(name: str) -> None:
     out = run_case(case_kernel, name, str(image_of(kernel)), timeout=900)
     check_processes(out)
     users = len(out["seen"])
+    without = "" if out["knows_positions"] else ", no positions"
     modules = f"{len(out['modules'])} equal" if isinstance(out["modules"], list) else "not shown"
     _ROWS.append(
         f"| {name} | {out['release']} | {out['layout']} "
-        f"| {len(out['found'])} and {users} equal{'' if out['knows_positions'] else ', no positions'} "
+        f"| {len(out['found'])} and {users} equal{without} "
         f"| {modules} |"
     )
