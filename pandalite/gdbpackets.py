@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 
@@ -68,10 +69,12 @@ class Packets:
             self._pending = self._pending[end + 3 :]
             if not self.acknowledged:
                 return content
-            good = sum_.lower() == _checksum(content)
-            self._send(b"+" if good else b"-")
-            if good:
+            if sum_.lower() == _checksum(content):
+                # Who has said his last word may be gone already.
+                with contextlib.suppress(Disconnected):
+                    self._send(b"+")
                 return content
+            self._send(b"-")
 
     def send(self, content: bytes | str) -> None:
         """Send a packet."""
