@@ -270,11 +270,6 @@ def case_travel(arch: str, path: str) -> list[str]:
     return [*wrong, *(["too few"] if len(hits) < 20 or len(writes) < 3 else [])]
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="on a quick machine replays that go to and fro take a device's number in the log for "
-    "another's (csrc/record/regions.c), and say they diverge; not mended yet",
-)
 def test_hits_from_anywhere(recording: tuple[str, str]) -> None:
     assert run_case(case_travel, *recording) == []
 

@@ -99,10 +99,14 @@ void panda_region_define(PandaLogCursor *c)
     append(found ? MEMORY_REGION(found) : NULL, found, path);
 }
 
-MemoryRegion *panda_region_again(void)
+bool panda_region_again(void)
 {
-    return defined < regions->len
-        ? g_array_index(regions, Region, defined++).mr : NULL;
+    /* Devices are in the table too, and have no region. */
+    if (defined < regions->len) {
+        defined++;
+        return true;
+    }
+    return false;
 }
 
 MemoryRegion *panda_region_get(unsigned number)

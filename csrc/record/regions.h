@@ -25,8 +25,8 @@ unsigned panda_region_new(MemoryRegion *mr);
 MemoryRegion *panda_region_get(unsigned number);
 /* Replay: read a definition. */
 void panda_region_define(PandaLogCursor *c);
-/* Replay: the region the next number had, if it was defined before. */
-MemoryRegion *panda_region_again(void);
+/* Replay: was the next number defined before? It is passed over then. */
+bool panda_region_again(void);
 /*
  * How many are defined at this place of the execution. A replay that goes back
  * sets it back; those that it meets again are the same.
