@@ -37,8 +37,10 @@ int __wrap_cpu_exec(CPUState *cs)
         /* Resets and snapshots change it too. */
         panda_live_asid(panda_arch_get_asid(cs));
     }
-    if (unlikely(panda_names_watched || panda_os_events_due)) {
+    if (unlikely(panda_os_names_poll_due())) {
         panda_os_names_poll(cs);
+    }
+    if (unlikely(panda_os_events_due)) {
         panda_os_events_poll(cs);
     }
     result = __real_cpu_exec(cs);

@@ -64,10 +64,10 @@ static void hooked(PandaCPU *cpu, PandaTB *tb, hook *h)
 static bool find_function(const char *name, uint64_t *address)
 {
     static const char *const suffix[] = {
-        "", ".isra.0", ".constprop.0", ".part.0", ".isra.0.cold",
+        "", ".isra.0", ".constprop.0", ".part.0",
     };
 
-    for (unsigned i = 0; i < ARRAY_SIZE(suffix) - 1; i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(suffix); i++) {
         g_autofree char *full = g_strconcat(name, suffix[i], NULL);
 
         OS_LOCK_GUARD();

@@ -6,11 +6,9 @@
  */
 #include "introspect/names.h"
 #include "introspect/events.h"
-#include "core/listeners.h"
 
-static bool following;
-/* Who runs is told at once when the kernel is found. */
-static bool told;
+bool panda_os_names_followed;
+bool panda_os_names_due;
 
 static void tell(CPUState *cs)
 {
@@ -18,7 +16,7 @@ static void tell(CPUState *cs)
 
     if (panda_os_current_thread(cs, &thread)) {
         panda_live_process(thread.comm);
-        told = true;
+        panda_os_names_due = false;
     }
 }
 
@@ -29,10 +27,10 @@ static void changed(CPUState *cs, uint64_t task, uint64_t argument)
 
 void panda_os_names_poll(CPUState *cs)
 {
-    if (panda_names_watched != following) {
-        following = panda_names_watched;
-        told = false;
-        if (following) {
+    if (panda_names_watched != panda_os_names_followed) {
+        panda_os_names_followed = panda_names_watched;
+        panda_os_names_due = panda_os_names_followed;
+        if (panda_os_names_followed) {
             panda_os_subscribe(OS_EVENT_SWITCH, changed);
             panda_os_subscribe(OS_EVENT_EXEC, changed);
         } else {
@@ -40,7 +38,7 @@ void panda_os_names_poll(CPUState *cs)
             panda_os_unsubscribe(OS_EVENT_EXEC, changed);
         }
     }
-    if (following && !told) {
+    if (panda_os_names_due) {
         tell(cs);
     }
 }
