@@ -297,13 +297,10 @@ bool os_btf_find(void)
         uint64_t pa = os_kernel_to_physical(va);
         const uint8_t *at = pa == OS_NOWHERE ? NULL : os_ram(pa, HEADER);
 
-        for (unsigned i = 0; at && i < os_memory.n_segments; i++) {
-            const OsSegment *s = &os_memory.segment[i];
+        const OsSegment *s = at ? os_segment_of(at) : NULL;
 
-            if (at >= s->host && at < s->host + s->size
-                && take(at, s->host + s->size - at)) {
-                return true;
-            }
+        if (s && take(at, s->host + s->size - at)) {
+            return true;
         }
     }
     for (unsigned i = 0; i < os_memory.n_segments; i++) {

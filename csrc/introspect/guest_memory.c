@@ -28,16 +28,16 @@ void os_memory_forget(void)
     era++;
 }
 
-static bool is_known(const uint8_t *host)
+const OsSegment *os_segment_of(const uint8_t *host)
 {
     for (unsigned i = 0; i < os_memory.n_segments; i++) {
         const OsSegment *s = &os_memory.segment[i];
 
         if (host >= s->host && host < s->host + s->size) {
-            return true;
+            return s;
         }
     }
-    return false;
+    return NULL;
 }
 
 /* Machines show RAM at several places; frame buffers and the like are none. */
@@ -52,7 +52,7 @@ static bool add_segment(Int128 start, Int128 len, const MemoryRegion *mr,
         return false;
     }
     host = (const uint8_t *)memory_region_get_ram_ptr(region) + offset;
-    if (!is_known(host)) {
+    if (!os_segment_of(host)) {
         os_memory.segment[os_memory.n_segments++] = (OsSegment) {
             .pa = int128_get64(start),
             .size = int128_get64(len),
@@ -91,14 +91,9 @@ const uint8_t *os_ram(uint64_t pa, uint64_t len)
 
 uint64_t os_ram_address(const uint8_t *host)
 {
-    for (unsigned i = 0; i < os_memory.n_segments; i++) {
-        const OsSegment *s = &os_memory.segment[i];
+    const OsSegment *s = os_segment_of(host);
 
-        if (host >= s->host && host < s->host + s->size) {
-            return s->pa + (host - s->host);
-        }
-    }
-    return OS_NOWHERE;
+    return s ? s->pa + (host - s->host) : OS_NOWHERE;
 }
 
 uint64_t os_word_at(const void *at)

@@ -50,6 +50,8 @@ void os_memory_forget(void);
 
 /* Host address of len bytes of RAM; NULL if they are not there. */
 const uint8_t *os_ram(uint64_t pa, uint64_t len);
+/* The run of RAM that a host address is in; NULL: it is none. */
+const OsSegment *os_segment_of(const uint8_t *host);
 /* Physical address of a byte of RAM. */
 uint64_t os_ram_address(const uint8_t *host);
 

@@ -45,6 +45,17 @@ bool os_find_init_task(void);
 
 /* Is there a live task_struct at an address? */
 bool os_is_task(uint64_t address);
+/* Is it that of the first task? */
+bool os_is_init_task(uint64_t address);
+
+/*
+ * Call visit() for each structure in a list of the kernel's, given where they
+ * have its nodes; stops if it returns false. The result: false if the list does
+ * not lead back to its head.
+ */
+bool os_for_each_node(uint64_t head, uint64_t offset,
+                      bool (*visit)(uint64_t structure, void *opaque),
+                      void *opaque);
 
 /*
  * Call visit() for each process; stops if it returns false. The result: false

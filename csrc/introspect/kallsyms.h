@@ -14,7 +14,10 @@ const char *os_vmcoreinfo(void);
 /* Find the text, and what it says of where the kernel is. */
 bool os_vmcoreinfo_find(CPUState *cs);
 
-/* A number the text has: key is all that is left of `=`. */
+/* What the text has for a key, all that is left of `=`; false: nothing. */
+bool os_vmcoreinfo_text(const char *key, char *buf, size_t size);
+
+/* The same, a number. */
 bool os_vmcoreinfo_hex(const char *key, uint64_t *value);
 
 /*

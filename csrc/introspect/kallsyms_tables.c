@@ -37,20 +37,9 @@ static const uint8_t *table(const char *name, uint64_t size, uint64_t *va)
     return os_ram(*va - os_memory.image_delta, size);
 }
 
-static const uint8_t *end_of_ram(const uint8_t *host)
-{
-    for (unsigned i = 0; i < os_memory.n_segments; i++) {
-        const OsSegment *s = &os_memory.segment[i];
-
-        if (host >= s->host && host < s->host + s->size) {
-            return s->host + s->size;
-        }
-    }
-    return host;
-}
-
 bool os_kallsyms_by_vmcoreinfo(OsKallsymsTables *t)
 {
+    const OsSegment *s;
     const uint8_t *at;
     uint64_t va;
 
@@ -64,7 +53,8 @@ bool os_kallsyms_by_vmcoreinfo(OsKallsymsTables *t)
         || !t->token_index) {
         return false;
     }
-    t->end = end_of_ram(t->names);
+    s = os_segment_of(t->names);
+    t->end = s->host + s->size;
     t->addresses = table("addresses", t->n * os_memory.word, &va);
     t->offsets = table("offsets", t->n * 4, &t->offsets_va);
     at = table("relative_base", os_memory.word, &va);

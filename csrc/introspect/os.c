@@ -33,40 +33,31 @@ static void __attribute__((constructor)) init_lock(void)
 
 uint64_t os_page_size(void)
 {
-    const char *text = os_vmcoreinfo();
-    const char *at = text ? strstr(text, "\nPAGESIZE=") : NULL;
+    char size[24];
 
-    if (at) {
-        return g_ascii_strtoull(at + 10, NULL, 10);
+    if (os_vmcoreinfo_text("PAGESIZE", size, sizeof(size))) {
+        return g_ascii_strtoull(size, NULL, 10);
     }
     return os_layout.page_shift ? 1ull << os_layout.page_shift : 4096;
 }
 
 static void find_release(void)
 {
-    const char *text = os_vmcoreinfo();
+    static const char banner[] = "Linux version ";
 
     release[0] = 0;
-    if (text && g_str_has_prefix(text, "OSRELEASE=")) {
-        size_t len = strcspn(text + 10, "\n");
+    if (os_vmcoreinfo_text("OSRELEASE", release, sizeof(release))) {
+        return;
+    }
+    for (unsigned i = 0; i < os_memory.n_segments && !release[0]; i++) {
+        const OsSegment *s = &os_memory.segment[i];
+        const uint8_t *hit = memmem(s->host, s->size, banner, strlen(banner));
 
-        snprintf(release, sizeof(release), "%.*s",
-                 (int)MIN(len, sizeof(release) - 1), text + 10);
-    } else {
-        static const char banner[] = "Linux version ";
+        if (hit && hit + sizeof(release) < s->host + s->size) {
+            size_t len = strcspn((const char *)hit + strlen(banner), " \n");
 
-        for (unsigned i = 0; i < os_memory.n_segments && !release[0]; i++) {
-            const OsSegment *s = &os_memory.segment[i];
-            const uint8_t *hit = memmem(s->host, s->size, banner,
-                                        strlen(banner));
-
-            if (hit && hit + sizeof(release) < s->host + s->size) {
-                size_t len = strcspn((const char *)hit + strlen(banner),
-                                     " \n");
-
-                snprintf(release, sizeof(release), "%.*s",
-                         (int)MIN(len, 64), hit + strlen(banner));
-            }
+            snprintf(release, sizeof(release), "%.*s", (int)MIN(len, 64),
+                     hit + strlen(banner));
         }
     }
 }
@@ -141,12 +132,9 @@ static int64_t thread_time(void)
 
 static bool is_still_there(void)
 {
-    PandaTask task;
-
     os_memory_forget();
     os_forget_stacks();
-    return os_is_task(os_init_task) && os_fill_task(os_init_task, &task)
-        && !task.pid && !strncmp(task.name, "swapper", 7);
+    return os_is_init_task(os_init_task);
 }
 
 bool panda_os_ready(CPUState *cs)

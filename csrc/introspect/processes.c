@@ -421,11 +421,27 @@ static void fill_module(uint64_t module, PandaModule *out)
     }
 }
 
+typedef struct ModuleList {
+    PandaModule *out;
+    uint64_t room, n;
+} ModuleList;
+
+static bool add_module(uint64_t module, void *opaque)
+{
+    ModuleList *list = opaque;
+
+    if (list->n < list->room) {
+        fill_module(module, &list->out[list->n]);
+    }
+    return ++list->n < OS_MAX_MODULES;
+}
+
 int64_t panda_os_modules(PandaModule *modules, uint64_t n)
 {
     OS_LOCK_GUARD();
+    ModuleList list = { modules, n };
     int status = os_require();
-    uint64_t head, at, back, found = 0;
+    uint64_t head;
 
     if (status != PANDA_OK) {
         return status;
@@ -435,18 +451,8 @@ int64_t panda_os_modules(PandaModule *modules, uint64_t n)
                           "its list of modules: it has no symbols of data "
                           "(KALLSYMS_ALL) or no type information");
     }
-    for (at = head; found < OS_MAX_MODULES; found++) {
-        uint64_t next;
-
-        if (!os_read_word(at, &next) || !os_is_kernel(next)
-            || !os_read_word(next + os_memory.word, &back) || back != at
-            || next == head) {
-            break;
-        }
-        if (found < n) {
-            fill_module(next - os_offset(OS_MODULE_LIST), &modules[found]);
-        }
-        at = next;
-    }
-    return found;
+    return os_for_each_node(head, os_offset(OS_MODULE_LIST), add_module, &list)
+        ? (int64_t)list.n
+        : panda_fail(PANDA_ERR_OS, "the guest's list of modules is broken "
+                     "after %" PRIu64, list.n);
 }

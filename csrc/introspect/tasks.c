@@ -46,7 +46,7 @@ bool os_is_task(uint64_t address)
 }
 
 /* A name of the first task, and nothing else of it may be set. */
-static bool is_init_task(uint64_t task)
+bool os_is_init_task(uint64_t task)
 {
     uint64_t mm, parent;
     uint32_t pid;
@@ -69,7 +69,7 @@ bool os_find_init_task(void)
     os_init_task = 0;
     if (os_symbol("init_task", &task)) {
         os_init_task = task;
-        if (is_init_task(task)) {
+        if (os_is_init_task(task)) {
             return true;
         }
         os_init_task = 0;
@@ -88,7 +88,7 @@ bool os_find_init_task(void)
                 continue;
             }
             os_init_task = task;
-            if (is_init_task(task)) {
+            if (os_is_init_task(task)) {
                 return true;
             }
             os_init_task = 0;
@@ -111,10 +111,9 @@ static bool points_back(uint64_t next, uint64_t at)
         && (back == at || (os_read_word(back, &ahead) && ahead == at));
 }
 
-/* False: the list does not lead back to where it began. */
-static bool for_each_node(uint64_t head, uint64_t offset,
-                          bool (*visit)(uint64_t task, void *opaque),
-                          void *opaque)
+bool os_for_each_node(uint64_t head, uint64_t offset,
+                      bool (*visit)(uint64_t structure, void *opaque),
+                      void *opaque)
 {
     uint64_t at = head, next;
 
@@ -135,8 +134,8 @@ bool os_for_each_process(bool (*visit)(uint64_t task, void *opaque),
                          void *opaque)
 {
     return !visit(os_init_task, opaque)
-        || for_each_node(os_init_task + os_offset(OS_TASK_TASKS),
-                         os_offset(OS_TASK_TASKS), visit, opaque);
+        || os_for_each_node(os_init_task + os_offset(OS_TASK_TASKS),
+                            os_offset(OS_TASK_TASKS), visit, opaque);
 }
 
 bool os_for_each_thread(uint64_t task,
@@ -147,7 +146,7 @@ bool os_for_each_thread(uint64_t task,
 
     if (os_knows(OS_TASK_THREAD_NODE) && os_knows(OS_SIGNAL_THREAD_HEAD)
         && os_get_word(task, OS_TASK_SIGNAL, &signal)) {
-        return for_each_node(signal + os_offset(OS_SIGNAL_THREAD_HEAD),
+        return os_for_each_node(signal + os_offset(OS_SIGNAL_THREAD_HEAD),
                              os_offset(OS_TASK_THREAD_NODE), visit, opaque);
     }
     visit(task, opaque);

@@ -42,10 +42,9 @@ bool os_vmcoreinfo_hex(const char *key, uint64_t *value)
     return end != at;
 }
 
-/* The release, as it stands in the text. */
-static bool release(char *buf, size_t size)
+bool os_vmcoreinfo_text(const char *key, char *buf, size_t size)
 {
-    const char *at = value_of("OSRELEASE");
+    const char *at = found ? value_of(key) : NULL;
     size_t len = at ? strcspn(at, "\n") : 0;
 
     if (!len || len >= size) {
@@ -102,11 +101,9 @@ bool os_vmcoreinfo_find(CPUState *cs)
             }
             memcpy(text, s->host + at, PAGE);
             text[PAGE] = 0;
-            if (!release(want, sizeof(want))) {
-                continue;
-            }
             found = true;
-            if (os_vmcoreinfo_hex("SYMBOL(init_uts_ns)", &symbol)
+            if (os_vmcoreinfo_text("OSRELEASE", want, sizeof(want))
+                && os_vmcoreinfo_hex("SYMBOL(init_uts_ns)", &symbol)
                 && find_delta(symbol, want)) {
                 return true;
             }
