@@ -352,22 +352,15 @@ class GuestOs:
         if bounds is None:
             return []
         found = self._list(PandaMapping, self._library.panda_os_mappings, 64, process.task)
-        paths: dict[int, str] = {}
-        for m in found:
-            if m.file and m.file not in paths:
-                paths[m.file] = self._path(m.file)
-        return [
-            Mapping(
-                m.start,
-                m.end,
-                _rights(m.flags),
-                m.offset,
-                paths[m.file] if m.file else _purpose(m, bounds),
-                m.vma,
-                m.flags,
-            )
-            for m in found
-        ]
+        paths = {m.file: self._path(m.file) for m in found if m.file}
+        return [_mapping(m, paths.get(m.file) or _purpose(m, bounds)) for m in found]
+
+    def _mapping_at(self, process: Process, address: int) -> Mapping | None:
+        bounds = self._bounds(process)
+        m = PandaMapping()
+        if bounds is None or self._library.panda_os_mapping_at(process.task, address, m) < 0:
+            return None
+        return _mapping(m, self._path(m.file) if m.file else _purpose(m, bounds))
 
     def _files(self, task: int) -> list[OpenFile]:
         found = self._list(PandaOpenFile, self._library.panda_os_files, 64, task)
@@ -396,6 +389,10 @@ class GuestOs:
         count = self._library.panda_os_read(task, address, buffer, size)
         self._check(count)
         return bytes(memoryview(buffer)[:count])
+
+
+def _mapping(m: PandaMapping, path: str) -> Mapping:
+    return Mapping(m.start, m.end, _rights(m.flags), m.offset, path, m.vma, m.flags)
 
 
 def _rights(flags: int) -> str:

@@ -6,11 +6,11 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import errors
-from ._bindings.structs import PandaMapping, PandaOpenFile, PandaTask
+from ._bindings.structs import PandaOpenFile, PandaTask
 from ._core import Cpu, PandaCore
 
 if TYPE_CHECKING:
-    from .guest_os import GuestOs
+    from .guest_os import GuestOs, Mapping
 
 _NAMES = re.compile(
     r"windows[-_]32[-_]xpsp[23]|windows[-_]32[-_]2000|windows[-_](32|64)[-_]7sp[01]"
@@ -100,8 +100,8 @@ class Osi(PandaCore):
         (MIPS), else :meth:`current_asid`.
         """
         if self.arch_name.startswith("mips"):
-            task = PandaTask()
-            if self.libpanda.panda_os_current(task) >= 0:
+            task = self._current_task()
+            if task is not None:
                 return task.mm or task.task
         return self.libpanda.fast.panda_current_asid(cpu)
 
@@ -114,10 +114,8 @@ class Osi(PandaCore):
 
     def get_process_name(self, cpu: Cpu) -> str | None:
         """Short name of the process that runs; None if it is not known."""
-        task = PandaTask()
-        if self.libpanda.fast.panda_os_current(task) < 0:
-            return None
-        return task.name.decode(errors="surrogateescape")
+        task = self._current_task()
+        return None if task is None else task.name.decode(errors="surrogateescape")
 
     def get_processes(self, cpu: Cpu) -> list[OsiProc]:
         """All processes, kernel threads included (C: ``panda_os_processes``).
@@ -147,7 +145,7 @@ class Osi(PandaCore):
 
     def _current_task(self) -> PandaTask | None:
         task = PandaTask()
-        return task if self.libpanda.panda_os_current(task) >= 0 else None
+        return task if self.libpanda.fast.panda_os_current(task) >= 0 else None
 
     def get_mappings(self, cpu: Cpu) -> list[OsiModule]:
         """What the current process has mapped, by address; none for a kernel thread.
@@ -157,10 +155,9 @@ class Osi(PandaCore):
         task = self._current_task()
         if task is None or not task.mm:
             return []
-        process = self.os._process(task)
         return [
-            _module(m.vma, m.start, m.end, m.path.encode(errors="surrogateescape"), m)
-            for m in process.mappings()
+            _module(m, m.path.encode(errors="surrogateescape"))
+            for m in self.os._process(task).mappings()
         ]
 
     def get_mapping_by_addr(self, cpu: Cpu, addr: int) -> OsiModule | None:
@@ -169,13 +166,8 @@ class Osi(PandaCore):
         ``file`` and ``name`` are strings (C: ``panda_os_mapping_at``).
         """
         task = self._current_task()
-        found = PandaMapping()
-        if task is None or self.libpanda.panda_os_mapping_at(task.task, addr, found) < 0:
-            return None
-        for m in self.os._process(task).mappings():
-            if m.start == found.start:
-                return _module(m.vma, m.start, m.end, m.path, m)
-        return None
+        m = None if task is None else self.os._mapping_at(self.os._process(task), addr)
+        return None if m is None else _module(m, m.path)
 
     def get_file_name(self, cpu: Cpu, fd: int) -> bytes | None:
         """Path of a file the current process has open; None if it has none of that number."""
@@ -191,7 +183,7 @@ class Osi(PandaCore):
             return None
 
 
-def _module(vma: int, start: int, end: int, path: Any, m: Any) -> OsiModule:
+def _module(m: Mapping, path: Any) -> OsiModule:
     """An OsiModule; path is text or bytes, and so are its names."""
     text = isinstance(path, str)
     slash = "/" if text else b"/"
@@ -199,4 +191,4 @@ def _module(vma: int, start: int, end: int, path: Any, m: Any) -> OsiModule:
         file, name = path, path.rsplit(slash, 1)[-1]
     else:
         file, name = None, path or ("[???]" if text else b"[???]")
-    return OsiModule(vma, start, end - start, file, name, m.offset, m.flags)
+    return OsiModule(m.vma, m.start, m.end - m.start, file, name, m.offset, m.flags)
