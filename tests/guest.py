@@ -41,11 +41,24 @@ _NOT_BUILT = "\n@@not built@@"
 ALWAYS = ("x86_64", "i386")
 
 
+def built(arch: str) -> str:
+    """The architecture; skips the test if its tiny guest is not built."""
+    import pytest
+
+    if not _is_built(arch):
+        pytest.skip(f"{arch} is not built: python tools/build_guest.py {arch}")
+    return arch
+
+
+def _is_built(arch: str) -> bool:
+    return (ROOT / "pandalite" / "_lib" / "guests" / arch).exists()
+
+
 def boot(arch: str = "x86_64", **kwargs: Any) -> Any:
     """A Panda with the tiny guest of an architecture; its test is skipped without one."""
     from pandalite import Panda
 
-    if arch not in ALWAYS and not (ROOT / "pandalite" / "_lib" / "guests" / arch).exists():
+    if arch not in ALWAYS and not _is_built(arch):
         print(_NOT_BUILT + arch, flush=True)
         sys.exit(1)
 
@@ -75,10 +88,7 @@ def run_case(
     """Run a case in a child process and return its result."""
     done = run_case_process(case, *args, timeout=timeout, env=env)
     if done.returncode and _NOT_BUILT in done.stdout:
-        import pytest
-
-        arch = done.stdout.rsplit(_NOT_BUILT, 1)[1].strip()
-        pytest.skip(f"{arch} is not built: python tools/build_guest.py {arch}")
+        built(done.stdout.rsplit(_NOT_BUILT, 1)[1].strip())
     if done.returncode or _MARK not in done.stdout:
         raise AssertionError(
             f"{case.__name__}{args} ended with status {done.returncode}\n"

@@ -9,19 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from guest import run_case
-from linux_guests import GUESTS, MACHINES
+from guest import built, run_case
+from linux_guests import MACHINES
 from replays import record_commands, record_from_snapshot, replay
 from test_record import WORK
 from test_seek import WORK as LONGER
 from test_seek import case_seek
-
-
-def built(arch: str) -> str:
-    """Skip the test if the guest is not built."""
-    if not (GUESTS / arch).exists():
-        pytest.skip(f"{arch} is not built: python tools/build_guest.py {arch}")
-    return arch
 
 
 @pytest.mark.parametrize("arch", MACHINES)

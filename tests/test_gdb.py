@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guest import ROOT, boot, run_case
+from guest import ROOT, boot, built, run_case
 from replays import record_commands
 
 from pandalite.gdbpackets import Disconnected, Packets, escape
@@ -38,9 +38,7 @@ def recording(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, str]:
     """An architecture and the path of a recording of it."""
-    arch = str(request.param)
-    if not (ROOT / "pandalite" / "_lib" / "guests" / arch).exists():
-        pytest.skip(f"{arch} is not built: python tools/build_guest.py {arch}")
+    arch = built(str(request.param))
     path = str(tmp_path_factory.mktemp("gdb") / arch)
     run_case(record_commands, arch, path, WORK)
     return arch, path

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guest import ROOT, boot, run_case
+from guest import ROOT, boot, built, run_case
 from replays import report_of
 
 from pandalite.recordings import devices
@@ -25,12 +25,6 @@ from project import cache_dir
 DRIVERS = (*("mii", "8139cp", "pcnet32", "mmc_core", "mmc_block", "cqhci", "sdhci", "sdhci-pci"),)
 
 NETWORKS = {"rtl8139": "10.0.8", "pcnet": "10.0.9"}
-
-
-def built(guest: str) -> None:
-    """Skip the test if a guest is not built."""
-    if not (ROOT / "pandalite" / "_lib" / "guests" / guest).exists():
-        pytest.skip(f"{guest} is not built: python tools/build_guest.py {guest}")
 
 
 def case_record_cards(path: str, drivers: str, image: str) -> dict[str, Any]:
