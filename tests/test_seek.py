@@ -82,20 +82,27 @@ def test_seek(arch: str, budget: str, tmp_path: Path) -> None:
 
 def case_last_write(path: str) -> dict[str, Any]:
     panda = boot()
-    writes: list[tuple[int, int, bytes]] = []
+    everything: list[tuple[int, int, int, bytes]] = []
     with panda.replay(path) as replay:
         replay.seek(replay.total // 2)
-        target = panda.arch.get_reg(panda.cpu, "RSP") & ~7
-        end = replay.total // 2 + 200_000
-        physical = panda.virt_to_phys(panda.cpu, target)
+        stack = panda.arch.get_reg(panda.cpu, "RSP") & ~0xFFF
+        end = replay.total * 3 // 4
+        page = panda.virt_to_phys(panda.cpu, stack)
 
         def note(cpu: Any, pc: int, address: int, size: int, data: Any) -> None:
-            if address <= physical < address + size:
-                writes.append((panda.rr_get_guest_instr_count(), pc, bytes(data[:size])))
+            everything.append((panda.rr_get_guest_instr_count(), pc, address, bytes(data[:size])))
 
-        panda.cb_phys_mem_after_write(addr=(physical, physical + 8), name="all")(note)
+        panda.cb_phys_mem_after_write(addr=(page, page + 0x1000), name="all")(note)
         replay.run_to(end)
         panda.delete_callback("all")
+        # Which slot of the stack is written depends on where half of it is:
+        # one in the middle of what was, so that others are written later.
+        physical = everything[len(everything) // 2][2]
+        writes = [
+            (count, pc, data)
+            for count, pc, address, data in everything
+            if address <= physical < address + len(data)
+        ]
         found = replay.find_last_write(physical, physical=True)
         before = panda.rr_get_guest_instr_count()
         none = None
