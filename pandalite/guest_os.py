@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Callable
 
+from . import user_symbols
 from ._bindings.structs import (
     PandaMapping,
     PandaModule,
@@ -22,6 +23,7 @@ from ._bindings.structs import (
     PandaTask,
 )
 from .errors import IntrospectionError
+from .user_symbols import Library, UserSymbol
 
 if TYPE_CHECKING:
     from ._core import PandaCore
@@ -177,6 +179,34 @@ class Process:
         """Bytes of its memory, whether it runs or not: up to the first page that is not there."""
         return self._os._read(self.task, address, size)
 
+    def symbol_at(self, address: int) -> UserSymbol | None:
+        """The symbol of its program or a library that an address is in; None: in none."""
+        return user_symbols.symbol_at(self._os, self.task, address)
+
+    def symbol(self, name: str, library: str | None = None) -> UserSymbol:
+        """A symbol of its program or a library, by name.
+
+        Args:
+            name: may end with ``@`` and a version.
+            library: a part of the path of the file it is to be in; None: any.
+
+        Raises:
+            IntrospectionError: there is none.
+        """
+        return user_symbols.symbol(self._os, self.task, name, library)
+
+    def symbols(self, library: str) -> list[UserSymbol]:
+        """All symbols of the first file with a part in its path, by address.
+
+        Raises:
+            IntrospectionError: it has no such file.
+        """
+        return user_symbols.symbols(self._os, self.task, library)
+
+    def libraries(self) -> list[Library]:
+        """Its program and the libraries it has mapped, by address."""
+        return user_symbols.libraries(self._os, self.task)
+
     def _strings(self, start: int, end: int) -> list[str]:
         if not 0 < end - start <= 1 << 20:
             return []
@@ -257,6 +287,23 @@ class GuestOs:
         """
         found = self._list(PandaModule, self._library.panda_os_modules, 256)
         return [Module(os.fsdecode(m.name), m.base, m.size, m.module) for m in found]
+
+    def set_symbol_directory(self, directory: str | os.PathLike[str] | None) -> None:
+        """Where copies of the guest's files are on the host, for symbols of programs.
+
+        A file is looked for at its path in the guest below it, when its tables are not
+        all in the guest's memory, and only used if its first page is equal.
+
+        Args:
+            directory: a copy of the guest's root directory; None: there is none.
+
+        Raises:
+            ValueError: there is no such directory (C: ``panda_os_set_symbol_directory``).
+        """
+        if directory is not None and not os.path.isdir(directory):
+            raise ValueError(f"there is no directory {os.fsdecode(directory)!r}")
+        path = None if directory is None else os.fsencode(directory)
+        self._check(self._library.panda_os_set_symbol_directory(path))
 
     # --- processes ---
 

@@ -16,7 +16,6 @@ from .arch import make_arch
 from .compound import Compound
 from .coverage import Coverages
 from .errors import ImageError, StateError
-from .hook_kinds import HookKinds
 from .lifecycle import firmware_directories
 from .limits import Limits
 from .osi import Osi
@@ -24,6 +23,7 @@ from .replay import Replays
 from .serial import Serial
 from .snapshots import Snapshots
 from .streams import Streams
+from .symbol_hooks import SymbolHooks
 from .unsupported import Unsupported
 from .utils import progress
 
@@ -37,7 +37,7 @@ _instance_lock = threading.Lock()
 
 
 class Panda(
-    HookKinds, Limits, Compound, Osi, Replays, Serial, Snapshots, Streams, Coverages, Unsupported
+    SymbolHooks, Limits, Compound, Osi, Replays, Serial, Snapshots, Streams, Coverages, Unsupported
 ):
     """A guest machine inside this process.
 
@@ -201,6 +201,7 @@ class Panda(
         self._init_plugins(plugin_path)
         self._init_hooks()
         self._init_hook_kinds()
+        self._init_symbol_hooks()
         self._init_memory()
         self._init_lifecycle()
         self.arch = make_arch(self)

@@ -13,11 +13,6 @@ from .errors import UnsupportedFeatureError
 #: Feature -> the methods of Panda that need it.
 FEATURES: dict[str, tuple[str, ...]] = {
     "pandalogs": ("set_pandalog",),
-    "hooks of symbols": (
-        "hook_symbol",
-        "hook_symbol_resolution",
-        "get_best_matching_symbol",
-    ),
     "taint analysis": (
         "taint_enabled",
         "taint_enable",

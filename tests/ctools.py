@@ -53,3 +53,23 @@ def compile_c(source: str, directory: Path, *options: str) -> subprocess.Complet
         timeout=300,
         env={"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache, **os.environ},
     )
+
+
+def compile_for_guest(
+    source: str, directory: Path, triple: str, *options: str
+) -> subprocess.CompletedProcess[str]:
+    """Compile a program for a guest with the project's compiler, e.g. `arm-linux-musleabi`."""
+    sys.path.insert(0, str(ROOT / "tools"))
+    tools = load_tool("toolchain").toolchain(load_tool("project").native())
+    zig = next(tools.venv.glob("lib/python*/site-packages/ziglang/zig"))
+    file = directory / "source.c"
+    file.write_text(source, encoding="utf-8")
+    return subprocess.run(
+        [str(zig), "cc", "-std=gnu11", "-target", triple, *options, str(file)],
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=tools.environment(),
+    )

@@ -226,6 +226,14 @@ bool os_read_string(uint64_t va, char *buf, uint64_t size)
     return done;
 }
 
+uint64_t os_user_to_physical(uint64_t pgd, uint64_t va)
+{
+    uint64_t root = os_kernel_to_physical(pgd);
+
+    return root == OS_NOWHERE ? OS_NOWHERE
+        : panda_arch_os_walk(panda_vcpu.cs, root, va, false);
+}
+
 uint64_t os_read_user(uint64_t pgd, uint64_t va, void *buf, uint64_t len)
 {
     uint64_t root = os_kernel_to_physical(pgd);

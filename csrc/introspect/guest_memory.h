@@ -72,6 +72,9 @@ bool os_physical_word(uint64_t pa, uint64_t *value);
 bool os_physical_u64(uint64_t pa, uint64_t *value);
 bool os_physical_u32(uint64_t pa, uint32_t *value);
 
+/* Physical address of a process' address, likewise; OS_NOWHERE. */
+uint64_t os_user_to_physical(uint64_t pgd, uint64_t va);
+
 /*
  * Read memory of a process whose top page table is at a kernel address;
  * returns how many bytes could be read.

@@ -99,7 +99,9 @@
     _(SOCK_V6_DADDR, "sock", "__sk_common.skc_v6_daddr")                      \
     _(SOCK_V6_RCV_SADDR, "sock", "__sk_common.skc_v6_rcv_saddr")              \
     _(SOCK_PROTOCOL, "sock", "sk_protocol")                                   \
-    _(SOCK_TYPE, "sock", "sk_type")
+    _(SOCK_TYPE, "sock", "sk_type")                                           \
+    _(FILE_CACHE, "file", "f_mapping")                                        \
+    _(CACHE_TREE, "address_space", "i_pages.xa_head")
 
 typedef enum OsField {
 #define OS_FIELD_ENUM(symbol, structure, field) OS_##symbol,

@@ -9,6 +9,7 @@
     _(callstack_instr)                                                        \
     _(callwitharg)                                                            \
     _(coverage)                                                               \
+    _(dynamic_symbols)                                                        \
     _(hooks)                                                                  \
     _(hw_proc_id)                                                             \
     _(hypercaller)                                                            \

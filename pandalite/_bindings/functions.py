@@ -40,6 +40,7 @@ from .structs import (
     PandaFault,
     PandaFilter,
     PandaLayoutEntry,
+    PandaLibrary,
     PandaMapping,
     PandaModule,
     PandaOpenFile,
@@ -52,6 +53,7 @@ from .structs import (
     PandaSocket,
     PandaStreamSpec,
     PandaStreamStats,
+    PandaSymbol,
     PandaTask,
     PandaTB,
     hook,
@@ -310,6 +312,11 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_stream_stop": (None, (c_void_p,)),
     "panda_stream_finish": (None, (c_void_p,)),
     "panda_stream_close": (None, (c_void_p, c_bool)),
+    "panda_os_user_symbol_at": (c_int, (c_uint64, c_uint64, POINTER(PandaSymbol))),
+    "panda_os_user_symbol": (c_int, (c_uint64, c_char_p, c_char_p, POINTER(PandaSymbol))),
+    "panda_os_user_symbols": (c_int64, (c_uint64, c_char_p, POINTER(PandaSymbol), c_uint64)),
+    "panda_os_libraries": (c_int64, (c_uint64, POINTER(PandaLibrary), c_uint64)),
+    "panda_os_set_symbol_directory": (c_int, (c_char_p,)),
     "panda_callstack_instr_get_callers": (
         c_uint32,
         (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
@@ -1932,6 +1939,61 @@ class Library(NonblockingLibrary, Protocol):
 
         keep_batches: batches are still looked at. No more than that may be done with it then, but
         to call this again, without keep_batches, which frees them.
+        """
+
+    def panda_os_user_symbol_at(
+        self,
+        task: int,
+        address: int,
+        symbol: PandaSymbol | Array[PandaSymbol] | _Pointer[PandaSymbol] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The symbol that an address of a process is in; PANDA_ERR_OS if there is none.
+
+        One whose size is known has nothing behind its end.
+        """
+
+    def panda_os_user_symbol(
+        self,
+        task: int,
+        library: CharPointer,
+        name: CharPointer,
+        symbol: PandaSymbol | Array[PandaSymbol] | _Pointer[PandaSymbol] | _CArgObject | None,
+        /,
+    ) -> int:
+        """A symbol of a process by name; PANDA_ERR_OS if it has none.
+
+        library is a part of the path of the file it is to be in, NULL: any, the first mapped one
+        first. The name may end with `@` and a version.
+        """
+
+    def panda_os_user_symbols(
+        self,
+        task: int,
+        library: CharPointer,
+        symbols: PandaSymbol | Array[PandaSymbol] | _Pointer[PandaSymbol] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """All symbols of the first file with a part in its path: n are stored.
+
+        By address. Returns how many there are, which may be more; negative PandaStatus.
+        """
+
+    def panda_os_libraries(
+        self,
+        task: int,
+        libraries: PandaLibrary | Array[PandaLibrary] | _Pointer[PandaLibrary] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """The program and the libraries of a process, by address; likewise."""
+
+    def panda_os_set_symbol_directory(self, directory: CharPointer, /) -> int:
+        """Where copies of the guest's files are on the host: a copy of its root directory; NULL:
+        nowhere (the default).
+
+        A copy is only looked at if the file's first page in memory is equal.
         """
 
     def panda_callwitharg_add_target_string(self, target: CharPointer, /) -> None:

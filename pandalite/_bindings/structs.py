@@ -784,6 +784,77 @@ class PandaStreamStats(Structure):
     )
 
 
+class PandaSymbol(Structure):
+    """A symbol of a program or library, in a process.
+
+    Fields:
+        address: Where it is in the process.
+        size: In bytes; 0 if the table does not say it.
+        bias: What is added to the file's addresses in this process.
+        offset: How far behind it the address is that was asked for.
+        kind: ELF's type: 0 unknown, 1 data, 2 function, 10 indirect function.
+        binding: ELF's binding: 0 local, 1 global, 2 weak.
+        number: Its number in the dynamic table; -1: it is in the full table only.
+        version: Of a symbol that has versions, e.g. `GLIBC_2.2.5`; else empty.
+        path: Path of the file it is in, or `[vdso]`; its end if it is longer.
+    """
+
+    address: int
+    size: int
+    bias: int
+    offset: int
+    kind: int
+    binding: int
+    number: int
+    padding: int
+    name: bytes
+    version: bytes
+    path: bytes
+
+    _fields_ = (
+        ("address", c_uint64),
+        ("size", c_uint64),
+        ("bias", c_uint64),
+        ("offset", c_uint64),
+        ("kind", c_uint32),
+        ("binding", c_uint32),
+        ("number", c_int32),
+        ("padding", c_uint32),
+        ("name", c_char * 256),
+        ("version", c_char * 64),
+        ("path", c_char * 256),
+    )
+
+
+class PandaLibrary(Structure):
+    """A program or library that a process has mapped.
+
+    Fields:
+        start: Where its first mapping begins, and behind its last one.
+        bias: What is added to the file's addresses.
+        symbols: How many symbols were found.
+        complete: All of its tables could be read.
+    """
+
+    start: int
+    end: int
+    bias: int
+    symbols: int
+    complete: int
+    padding: int
+    path: bytes
+
+    _fields_ = (
+        ("start", c_uint64),
+        ("end", c_uint64),
+        ("bias", c_uint64),
+        ("symbols", c_uint64),
+        ("complete", c_uint32),
+        ("padding", c_uint32),
+        ("path", c_char * 256),
+    )
+
+
 class prog_point(Structure):
     """A place in a program.
 

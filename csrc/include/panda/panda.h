@@ -27,6 +27,7 @@
 #include "panda/record.h"
 #include "panda/registers.h"
 #include "panda/stream.h"
+#include "panda/symbols.h"
 #include "panda/types.h"
 
 #endif

@@ -1,0 +1,513 @@
+/*
+ * Programs and libraries that a process has mapped, and their symbols.
+ *
+ * A file's symbols are read once and kept by what its first page has, which is
+ * its header: processes share them, wherever they have the file.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+#include "introspect/internal.h"
+#include "introspect/images.h"
+#include "introspect/page_cache.h"
+#include "panda/os.h"
+#include "qemu/timer.h"
+
+#define FIRST_PAGE 4096
+#define LONGEST_PATH 4096
+#define MOST_FILES 4096
+/* Between looks at a table that is not all in memory. */
+#define PAUSE_NS (200 * SCALE_MS)
+#define VM_WRITE 2
+
+/* Symbols by first page. */
+typedef struct Known {
+    OsElfSymbols *symbols;
+    int64_t again;
+} Known;
+
+static GHashTable *known;
+static char *directory;
+static bool doubtful;
+
+static void free_known(gpointer data)
+{
+    Known *k = data;
+
+    os_elf_symbols_free(k->symbols);
+    g_free(k);
+}
+
+void os_images_doubt(void)
+{
+    doubtful = true;
+}
+
+/* A copy on the host, if it is one. */
+static GMappedFile *find_copy(OsElf *elf, const char *path)
+{
+    g_autofree char *name = NULL;
+    uint8_t page[FIRST_PAGE];
+    GMappedFile *copy;
+
+    if (!directory || path[0] != '/') {
+        return NULL;
+    }
+    name = g_build_filename(directory, path, NULL);
+    copy = g_mapped_file_new(name, FALSE, NULL);
+    if (!copy) {
+        return NULL;
+    }
+    elf->gaps = 0;
+    os_elf_read(elf, 0, page, sizeof(page));
+    if (elf->gaps || g_mapped_file_get_length(copy) < sizeof(page)
+        || memcmp(page, g_mapped_file_get_contents(copy), sizeof(page))) {
+        g_mapped_file_unref(copy);
+        return NULL;
+    }
+    return copy;
+}
+
+static const OsElfSymbols *symbols_of(OsElf *elf, const char *path)
+{
+    uint8_t page[FIRST_PAGE];
+    g_autofree char *key = NULL;
+    Known *k;
+
+    if (!known) {
+        known = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                      free_known);
+    }
+    os_elf_read(elf, 0, page, sizeof(page));
+    key = g_compute_checksum_for_data(G_CHECKSUM_SHA256, page, sizeof(page));
+    k = g_hash_table_lookup(known, key);
+    if (k && (k->symbols->complete
+              || (!doubtful && get_clock() < k->again))) {
+        return k->symbols;
+    }
+    if (g_hash_table_size(known) >= MOST_FILES) {
+        g_hash_table_remove_all(known);
+    }
+    elf->copy = find_copy(elf, path);
+    k = g_new0(Known, 1);
+    k->symbols = os_elf_symbols(elf);
+    k->again = get_clock() + PAUSE_NS;
+    g_clear_pointer(&elf->copy, g_mapped_file_unref);
+    g_hash_table_replace(known, g_steal_pointer(&key), k);
+    return k->symbols;
+}
+
+/* ---- a process' files ---- */
+
+typedef struct Part {
+    OsWindow window;
+    uint64_t file;
+} Part;
+
+typedef struct Parts {
+    GArray *part;
+    uint64_t mm;
+} Parts;
+
+static bool add_part(uint64_t vma, void *opaque)
+{
+    Parts *parts = opaque;
+    uint64_t flags = 0, pages = 0;
+    Part p = {};
+
+    if (!os_get_word(vma, OS_VMA_START, &p.window.start)
+        || !os_get_word(vma, OS_VMA_END, &p.window.end)
+        || p.window.start >= p.window.end) {
+        return false;
+    }
+    os_get_word(vma, OS_VMA_FILE, &p.file);
+    os_get_word(vma, OS_VMA_FLAGS, &flags);
+    os_get_word(vma, OS_VMA_PGOFF, &pages);
+    p.window.offset = p.file ? pages * os_page_size() : 0;
+    p.window.writable = flags & VM_WRITE;
+    /* Without a file it may be the vdso, which is code that stays. */
+    if (p.file || (flags & 7) == 5) {
+        g_array_append_val(parts->part, p);
+    }
+    return true;
+}
+
+/* A page of the file that the process has: any that was not written to. */
+static bool find_mapped(const OsElf *elf, OsFilePage *page)
+{
+    uint64_t size = os_page_size();
+
+    for (unsigned i = 0; i < elf->n_windows; i++) {
+        const OsWindow *w = &elf->window[i];
+
+        for (uint64_t at = w->start; !w->writable && at < w->end;
+             at += size) {
+            page->pa = os_user_to_physical(elf->pgd, at);
+            if (page->pa != OS_NOWHERE) {
+                page->number = (w->offset + (at - w->start)) / size;
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+/* The file that a part belongs to, with all its parts. */
+static void gather(const GArray *parts, unsigned first, OsElf *elf,
+                   OsImage *image)
+{
+    const Part *p = &g_array_index(parts, Part, first);
+
+    image->file = p->file;
+    image->start = p->window.start;
+    for (unsigned i = first; i < parts->len && elf->n_windows < OS_WINDOWS;
+         i++) {
+        const Part *q = &g_array_index(parts, Part, i);
+
+        if (q->file == p->file && (p->file || i == first)) {
+            elf->window[elf->n_windows++] = q->window;
+            image->end = q->window.end;
+        }
+    }
+}
+
+static bool path_of(uint64_t file, char *path)
+{
+    uint64_t dentry, mnt;
+
+    if (!file) {
+        g_strlcpy(path, "[vdso]", LONGEST_PATH);
+        return true;
+    }
+    return os_get_word(file, OS_FILE_DENTRY, &dentry)
+        && os_get_word(file, OS_FILE_MNT, &mnt) && os_is_kernel(dentry)
+        && os_path(dentry, mnt, path, LONGEST_PATH);
+}
+
+static bool is_first(const GArray *parts, unsigned i)
+{
+    const Part *p = &g_array_index(parts, Part, i);
+
+    for (unsigned j = 0; p->file && j < i; j++) {
+        if (g_array_index(parts, Part, j).file == p->file) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/*
+ * The part that an address is in, or the last one in front of it: what follows
+ * a file's data has no file.
+ */
+static int part_at(const GArray *parts, uint64_t address)
+{
+    int found = -1;
+
+    for (unsigned i = 0; i < parts->len; i++) {
+        if (g_array_index(parts, Part, i).window.start <= address) {
+            found = i;
+        }
+    }
+    return found;
+}
+
+static bool is_of_part(const GArray *parts, int at, unsigned i)
+{
+    const Part *p = &g_array_index(parts, Part, i);
+
+    return at == (int)i
+        || (at >= 0 && p->file && p->file == g_array_index(parts, Part,
+                                                           at).file);
+}
+
+int os_for_each_image(uint64_t task, const char *part, uint64_t address,
+                      bool (*visit)(const OsImage *image, void *opaque),
+                      void *opaque)
+{
+    g_autofree char *path = g_malloc(LONGEST_PATH);
+    g_autoptr(GArray) array = g_array_new(FALSE, FALSE, sizeof(Part));
+    Parts parts = { .part = array };
+    uint64_t pgd;
+    bool more = true;
+    int at;
+
+    if (!os_get_word(task, OS_TASK_MM, &parts.mm) || !parts.mm
+        || !os_get_word(parts.mm, OS_MM_PGD, &pgd)) {
+        return panda_fail(PANDA_ERR_OS, "it has no memory of its own: a "
+                          "thread of the kernel, or a process that has "
+                          "ended");
+    }
+    os_for_each_mapping(parts.mm, add_part, &parts);
+    at = part_at(array, address);
+    for (unsigned i = 0; i < array->len && more; i++) {
+        OsElf elf = { .pgd = pgd };
+        OsImage image = { .path = path };
+        OsFilePage mapped;
+
+        if (!is_first(array, i) || (address && !is_of_part(array, at, i))) {
+            continue;
+        }
+        gather(array, i, &elf, &image);
+        if (!path_of(image.file, path) || (part && !strstr(path, part))) {
+            continue;
+        }
+        if (image.file) {
+            elf.cache = os_cache_of(image.file, find_mapped(&elf, &mapped)
+                                    ? &mapped : NULL);
+        }
+        if (os_elf_open(&elf)
+            && (!address || address - elf.bias < elf.end)) {
+            image.bias = elf.bias;
+            image.symbols = symbols_of(&elf, path);
+            more = visit(&image, opaque);
+        }
+    }
+    doubtful = false;
+    return PANDA_OK;
+}
+
+/* ---- look-ups ---- */
+
+const OsElfSymbol *os_image_symbol_at(const OsImage *image, uint64_t address)
+{
+    const OsElfSymbols *s = image->symbols;
+    uint64_t value = address - image->bias, low = 0, high = s->n;
+
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+
+        if (s->symbol[middle].value <= value) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low ? &s->symbol[low - 1] : NULL;
+}
+
+const OsElfSymbol *os_image_symbol(const OsImage *image, const char *name,
+                                   uint64_t *from)
+{
+    const OsElfSymbols *s = image->symbols;
+    const char *at = strchr(name, '@');
+    size_t len = at ? (size_t)(at - name) : strlen(name);
+    const char *version = at ? at + 1 + (at[1] == '@') : NULL;
+
+    for (; *from < s->n; ++*from) {
+        const OsElfSymbol *one = &s->symbol[*from];
+        const char *text = s->text + one->name;
+
+        if (!strncmp(text, name, len) && !text[len]
+            && (!version || !strcmp(s->text + one->version, version))) {
+            ++*from;
+            return one;
+        }
+    }
+    return NULL;
+}
+
+/* The end of a path says more than its beginning. */
+static void copy_path(char *to, size_t size, const char *path)
+{
+    size_t len = strlen(path);
+
+    g_strlcpy(to, len < size ? path : path + len - size + 1, size);
+}
+
+void os_fill_symbol(const OsImage *image, const OsElfSymbol *s,
+                    PandaSymbol *out)
+{
+    const char *text = image->symbols->text;
+    uint64_t mask = os_memory.word == 4 ? UINT32_MAX : UINT64_MAX;
+
+    *out = (PandaSymbol) {
+        .address = (s->value + image->bias) & mask,
+        .size = s->size,
+        .bias = image->bias & mask,
+        .kind = s->kind,
+        .binding = s->binding,
+        .number = s->dynamic ? (int32_t)s->number : -1,
+    };
+    g_strlcpy(out->name, text + s->name, sizeof(out->name));
+    g_strlcpy(out->version, text + s->version, sizeof(out->version));
+    copy_path(out->path, sizeof(out->path), image->path);
+}
+
+/* ---- the public functions ---- */
+
+static int require(uint64_t task)
+{
+    int status = os_require();
+
+    if (status == PANDA_OK && !os_is_task(task)) {
+        status = panda_fail(PANDA_ERR_OS, "there is no process or thread with "
+                            "a task_struct at 0x%" PRIx64 ": it may have "
+                            "ended", task);
+    }
+    return status;
+}
+
+typedef struct Wanted {
+    const char *name;
+    uint64_t address;
+    PandaSymbol *out;
+    uint64_t room, n;
+    bool found, seen;
+} Wanted;
+
+static bool see_address(const OsImage *image, void *opaque)
+{
+    Wanted *w = opaque;
+    const OsElfSymbol *s = os_image_symbol_at(image, w->address);
+    uint64_t offset = s ? w->address - image->bias - s->value : 0;
+
+    if (s && (!s->size || offset < s->size)) {
+        os_fill_symbol(image, s, w->out);
+        w->out->offset = offset;
+        w->found = true;
+    }
+    return false;
+}
+
+int panda_os_user_symbol_at(uint64_t task, uint64_t address,
+                            PandaSymbol *symbol)
+{
+    OS_LOCK_GUARD();
+    Wanted w = { .address = address, .out = symbol };
+    int status = require(task);
+
+    if (status == PANDA_OK) {
+        status = os_for_each_image(task, NULL, address, see_address, &w);
+    }
+    if (status != PANDA_OK || w.found) {
+        return status;
+    }
+    return panda_fail(PANDA_ERR_OS, "0x%" PRIx64 " is in no symbol that is "
+                      "known", address);
+}
+
+static bool see_name(const OsImage *image, void *opaque)
+{
+    Wanted *w = opaque;
+    const OsElfSymbol *best = NULL, *s;
+    uint64_t from = 0;
+
+    w->seen = true;
+    /* Others are asked for by a program that was linked long ago. */
+    while ((s = os_image_symbol(image, w->name, &from))) {
+        if (!best || s->binding > best->binding
+            || (s->binding == best->binding && s->dynamic > best->dynamic)) {
+            best = s;
+        }
+    }
+    if (best) {
+        os_fill_symbol(image, best, w->out);
+        w->found = true;
+    }
+    return !w->found;
+}
+
+int panda_os_user_symbol(uint64_t task, const char *library,
+                         const char *name, PandaSymbol *symbol)
+{
+    OS_LOCK_GUARD();
+    Wanted w = { .name = name, .out = symbol };
+    int status = require(task);
+
+    if (status == PANDA_OK) {
+        status = os_for_each_image(task, library, 0, see_name, &w);
+    }
+    if (status != PANDA_OK || w.found) {
+        return status;
+    }
+    if (!w.seen && library) {
+        return panda_fail(PANDA_ERR_OS, "the process has no program or "
+                          "library with '%s' in its path", library);
+    }
+    return panda_fail(PANDA_ERR_OS, "there is no symbol '%s' in %s%s", name,
+                      library ? library : "the process",
+                      library ? "" : "'s program and libraries");
+}
+
+static bool list_symbols(const OsImage *image, void *opaque)
+{
+    Wanted *w = opaque;
+
+    w->seen = true;
+    w->n = image->symbols->n;
+    for (uint64_t i = 0; i < MIN(w->n, w->room); i++) {
+        os_fill_symbol(image, &image->symbols->symbol[i], &w->out[i]);
+    }
+    return false;
+}
+
+int64_t panda_os_user_symbols(uint64_t task, const char *library,
+                              PandaSymbol *symbols, uint64_t n)
+{
+    OS_LOCK_GUARD();
+    Wanted w = { .out = symbols, .room = n };
+    int status = require(task);
+
+    if (status == PANDA_OK) {
+        status = os_for_each_image(task, library, 0, list_symbols, &w);
+    }
+    if (status != PANDA_OK || w.seen) {
+        return status == PANDA_OK ? (int64_t)w.n : status;
+    }
+    return panda_fail(PANDA_ERR_OS, "the process has no program or library "
+                      "with '%s' in its path", library ?: "");
+}
+
+typedef struct Libraries {
+    PandaLibrary *out;
+    uint64_t room, n;
+} Libraries;
+
+static bool list_library(const OsImage *image, void *opaque)
+{
+    Libraries *l = opaque;
+
+    if (l->n < l->room) {
+        PandaLibrary *one = &l->out[l->n];
+
+        *one = (PandaLibrary) {
+            .start = image->start,
+            .end = image->end,
+            .bias = image->bias & (os_memory.word == 4 ? UINT32_MAX
+                                                       : UINT64_MAX),
+            .symbols = image->symbols->n,
+            .complete = image->symbols->complete,
+        };
+        copy_path(one->path, sizeof(one->path), image->path);
+    }
+    l->n++;
+    return true;
+}
+
+int64_t panda_os_libraries(uint64_t task, PandaLibrary *libraries, uint64_t n)
+{
+    OS_LOCK_GUARD();
+    Libraries l = { libraries, n };
+    int status = require(task);
+
+    if (status == PANDA_OK) {
+        status = os_for_each_image(task, NULL, 0, list_library, &l);
+    }
+    return status == PANDA_OK ? (int64_t)l.n : status;
+}
+
+int panda_os_set_symbol_directory(const char *path)
+{
+    OS_LOCK_GUARD();
+
+    if (path && !g_file_test(path, G_FILE_TEST_IS_DIR)) {
+        return panda_fail(PANDA_ERR_ARGUMENT, "there is no directory '%s'",
+                          path);
+    }
+    g_free(directory);
+    directory = g_strdup(path);
+    if (known) {
+        g_hash_table_remove_all(known);
+    }
+    return PANDA_OK;
+}
