@@ -17,6 +17,7 @@ COMMANDS = {
 }
 MODULES = {
     "pandalite.qcows": "list, fetch, check and delete guest images",
+    "pandalite.kernelinfo": "write a profile of a guest's kernel",
 }
 
 

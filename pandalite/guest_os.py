@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from . import user_symbols
 from ._bindings.structs import (
+    PandaLogMessage,
     PandaMapping,
     PandaModule,
+    PandaMount,
     PandaOpenFile,
     PandaProcessMemory,
     PandaSocket,
@@ -108,9 +110,52 @@ class Symbol:
     address: int
     #: How far behind it the address is that was asked for.
     offset: int = 0
+    #: Name of the module that has it; the empty string for the kernel itself.
+    module: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}+{self.offset:#x}" if self.offset else self.name
+        text = f"{self.name}+{self.offset:#x}" if self.offset else self.name
+        return f"{text} [{self.module}]" if self.module else text
+
+
+@dataclass(frozen=True)
+class Mount:
+    """What is mounted at a place (C: ``PandaMount``)."""
+
+    #: What is mounted, e.g. ``"/dev/sda1"`` or ``"proc"``.
+    source: str
+    #: Where.
+    path: str
+    #: Kind of file system.
+    kind: str
+    #: ``"rw"`` or ``"ro"`` first, then as in /proc/mounts; not the file system's own ones.
+    options: list[str]
+    #: Addresses of its struct mount and of that it is on.
+    mount: int = field(repr=False)
+    parent: int = field(repr=False)
+
+
+@dataclass(frozen=True)
+class LogMessage:
+    """A message in the kernel's log (C: ``PandaLogMessage``).
+
+    Printed, it is as ``dmesg`` shows it.
+    """
+
+    #: Its number, from 0 on.
+    sequence: int
+    #: When it was logged, in ns of the kernel's clock.
+    time: int
+    #: 0 (emergency) to 7 (debugging).
+    level: int
+    #: 0: the kernel itself; else as programs give it to syslog().
+    facility: int
+    text: str
+
+    def __str__(self) -> str:
+        seconds, rest = divmod(self.time, 10**9)
+        stamp = f"[{seconds:5}.{rest // 1000:06}] "
+        return "\n".join(stamp + line for line in self.text.split("\n"))
 
 
 @dataclass(frozen=True)
@@ -264,20 +309,27 @@ class GuestOs:
     def symbol(self, name: str) -> Symbol:
         """A symbol of the kernel by name (C: ``panda_os_symbol``).
 
+        Else one of its modules; ``"module:name"`` is one of that module.
+
         Raises:
             IntrospectionError: there is none.
         """
         address = ctypes.c_uint64()
         self._check(self._library.panda_os_symbol(name.encode(), ctypes.byref(address)))
-        return Symbol(name, address.value)
+        module, _, own = name.rpartition(":")
+        return Symbol(own, address.value, 0, module)
 
     def symbol_at(self, address: int) -> Symbol | None:
-        """The kernel's symbol at or below an address (C: ``panda_os_symbol_at``)."""
+        """The kernel's symbol at or below an address (C: ``panda_os_symbol_at``).
+
+        In a module it is the module's.
+        """
         offset = ctypes.c_uint64()
         found = self._library.panda_os_symbol_at(address, ctypes.byref(offset))
         if found is None:
             return None
-        return Symbol(found.decode(errors="replace"), address - offset.value, offset.value)
+        name, _, module = found.decode(errors="replace").partition(" [")
+        return Symbol(name, address - offset.value, offset.value, module.rstrip("]"))
 
     def modules(self) -> list[Module]:
         """The loaded modules, as /proc/modules has them (C: ``panda_os_modules``).
@@ -304,6 +356,105 @@ class GuestOs:
             raise ValueError(f"there is no directory {os.fsdecode(directory)!r}")
         path = None if directory is None else os.fsencode(directory)
         self._check(self._library.panda_os_set_symbol_directory(path))
+
+    def mounts(self, process: Process | None = None) -> list[Mount]:
+        """What a process sees mounted, as /proc/mounts; the first process if none is given.
+
+        A mount comes behind the one it is on (C: ``panda_os_mounts``).
+
+        Raises:
+            IntrospectionError: the kernel's mounts are not known; the process has ended.
+        """
+        lib, task = self._library, (process or self.process(1)).task
+        return [
+            Mount(
+                self._text(lib.panda_os_mount_source, m.mount),
+                self._text(lib.panda_os_mount_path, task, m.mount),
+                os.fsdecode(m.type),
+                _mount_options(m.flags, m.sb_flags),
+                m.mount,
+                m.parent,
+            )
+            for m in self._list(PandaMount, lib.panda_os_mounts, 64, task)
+        ]
+
+    def dmesg(self) -> list[LogMessage]:
+        """The kernel's log, the oldest message first (C: ``panda_os_dmesg``).
+
+        Raises:
+            IntrospectionError: where the log is is not known: kernels before 5.10, or
+                without VMCOREINFO.
+        """
+        room, size = 2048, 1 << 18
+        while True:
+            found, texts = (PandaLogMessage * room)(), ctypes.create_string_buffer(size)
+            count = self._library.panda_os_dmesg(found, room, texts, size)
+            self._check(count)
+            if count > room:
+                room = count + count // 4
+                continue
+            needed = found[count - 1].text + found[count - 1].length if count else 0
+            if needed > size:
+                size = needed + needed // 4
+                continue
+            raw = texts.raw
+            return [
+                LogMessage(
+                    m.sequence,
+                    m.time,
+                    m.level,
+                    m.facility,
+                    raw[m.text : m.text + m.length].decode(errors="surrogateescape"),
+                )
+                for m in found[:count]
+            ]
+
+    def uptime(self) -> float:
+        """Seconds since the boot, as the kernel has it: as of its last tick.
+
+        An idle kernel does not tick, and catches up with the next interrupt
+        (C: ``panda_os_uptime``).
+
+        Raises:
+            IntrospectionError: the kernel's clock is not known.
+        """
+        ns = ctypes.c_uint64()
+        self._check(self._library.panda_os_uptime(ctypes.byref(ns)))
+        return ns.value / 1e9
+
+    def profile(self, group: str | None = None) -> str:
+        """What is known of the kernel, in the format of PANDA's ``kernelinfo.conf``.
+
+        Args:
+            group: name of the group; the kernel's release if none is given.
+
+        Raises:
+            IntrospectionError: the kernel is not found (C: ``panda_os_profile``).
+        """
+        text = self._library.panda_os_profile(None if group is None else group.encode())
+        if text is None:
+            raise self._panda._error(self._library.panda_last_status())
+        return bytes(text).decode()
+
+    def use_profile(self, path: str | os.PathLike[str] | None, group: str | None = None) -> None:
+        """Take the kernel's layout from a file like ``kernelinfo.conf``; None: no longer.
+
+        It is checked against memory when the kernel is next asked for: if it does not
+        fit, that raises IntrospectionError and names the keys (C: ``panda_os_use_profile``).
+
+        Args:
+            path: the file.
+            group: the kernel's group; if none is given, that whose name is the kernel's.
+
+        Raises:
+            ValueError: there is no such file or group.
+        """
+        where = None if path is None else os.fsencode(path)
+        status = self._library.panda_os_use_profile(
+            where, None if group is None else group.encode()
+        )
+        if status < 0:
+            raise self._panda._refusal(status)
 
     # --- processes ---
 
@@ -379,9 +530,9 @@ class GuestOs:
             self,
         )
 
-    def _text(self, function: Callable[..., int], address: int) -> str:
+    def _text(self, function: Callable[..., int], *addresses: int) -> str:
         buffer = ctypes.create_string_buffer(_PATH)
-        self._check(function(address, buffer, _PATH))
+        self._check(function(*addresses, buffer, _PATH))
         return os.fsdecode(buffer.value)
 
     def _path(self, file: int) -> str:
@@ -461,3 +612,22 @@ def _address(family: int, raw: bytes) -> str:
     if family == 2:
         return socket.inet_ntop(socket.AF_INET, raw[:4])
     return socket.inet_ntop(socket.AF_INET6, raw) if family == 10 else ""
+
+
+#: Flags of file systems (SB_...) and of mounts (MNT_...), in the order the kernel shows them.
+_SB_OPTIONS = {16: "sync", 128: "dirsync", 64: "mand", 1 << 25: "lazytime"}
+_MNT_OPTIONS = {
+    1: "nosuid",
+    2: "nodev",
+    4: "noexec",
+    8: "noatime",
+    16: "nodiratime",
+    32: "relatime",
+    128: "nosymfollow",
+}
+
+
+def _mount_options(flags: int, sb_flags: int) -> list[str]:
+    found = ["ro" if flags & 64 or sb_flags & 1 else "rw"]
+    found += [name for bit, name in _SB_OPTIONS.items() if sb_flags & bit]
+    return found + [name for bit, name in _MNT_OPTIONS.items() if flags & bit]

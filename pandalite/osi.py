@@ -141,6 +141,10 @@ class Osi(PandaCore):
             for p in self.get_processes(cpu)
         }
 
+    def garray_len(self, garray: Any) -> int:
+        """How many elements a list of the plugin ``osi`` has; 0 for NULL."""
+        return int(self.libpanda.panda_osi_garray_len(garray))
+
     # --- what the current one has ---
 
     def _current_task(self) -> PandaTask | None:

@@ -81,6 +81,44 @@ void os_forget_stacks(void);
 bool os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
                          void *opaque);
 
+/* ---- modules.c ---- */
+
+/* Where the list of modules begins; false: that is not known. */
+bool os_modules_head(uint64_t *head);
+
+/* Address of a symbol of a module's; `module:name` is one of that module. */
+bool os_module_symbol(const char *name, uint64_t *address);
+
+/*
+ * The symbol of the module that an address is in, at or below it, as
+ * `name [module]`; false: it is in none.
+ */
+bool os_module_symbol_at(uint64_t address, uint64_t *offset, char *text,
+                         size_t size);
+
+/* Another kernel is looked at: what was remembered of modules is not true. */
+void os_forget_modules(void);
+
+/* ---- profile.c, profile_check.c ---- */
+
+/* Is a profile to be used? */
+bool os_profile_given(void);
+
+/* Lay the kernel out by it; NULL, or what does not fit. */
+const char *os_profile_apply(CPUState *cs, const char *release);
+
+/*
+ * Does the layout agree with memory? NULL, or the keys that do not fit and why,
+ * valid until the next call.
+ */
+const char *os_profile_check(void);
+
+/* A text of the kernel's utsname: 2 release, 3 version, 4 machine. */
+bool os_uts_text(unsigned index, char *buf, size_t size);
+
+/* Forget the kernel that was found: it is looked for anew. */
+void os_detach(void);
+
 /* ---- paths.c ---- */
 
 /* Path of a dentry on a mount; returns its length. */

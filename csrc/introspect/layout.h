@@ -101,7 +101,25 @@
     _(SOCK_PROTOCOL, "sock", "sk_protocol")                                   \
     _(SOCK_TYPE, "sock", "sk_type")                                           \
     _(FILE_CACHE, "file", "f_mapping")                                        \
-    _(CACHE_TREE, "address_space", "i_pages.xa_head")
+    _(CACHE_TREE, "address_space", "i_pages.xa_head")                         \
+    _(MOUNT_MOUNTS, "mount", "mnt_mounts")                                    \
+    _(MOUNT_CHILD, "mount", "mnt_child")                                      \
+    _(MOUNT_DEVNAME, "mount", "mnt_devname")                                  \
+    _(VFSMOUNT_SB, "vfsmount", "mnt_sb")                                      \
+    _(VFSMOUNT_FLAGS, "vfsmount", "mnt_flags")                                \
+    _(SB_FLAGS, "super_block", "s_flags")                                     \
+    _(SB_SUBTYPE, "super_block", "s_subtype")                                 \
+    _(TK_SECONDS, "timekeeper", "xtime_sec")                                  \
+    _(TK_FRACTION, "timekeeper", "tkr_mono.xtime_nsec|tkr.xtime_nsec")        \
+    _(TK_SHIFT, "timekeeper", "tkr_mono.shift|tkr.shift")                     \
+    _(TK_TO_MONOTONIC, "timekeeper", "wall_to_monotonic")                     \
+    _(TK_OFFS_BOOT, "timekeeper", "offs_boot")                                \
+    _(TK_KTIME_SEC, "timekeeper", "ktime_sec")                                \
+    _(MODULE_STATE, "module", "state")                                        \
+    _(MODULE_KALLSYMS, "module", "kallsyms")                                  \
+    _(KALLSYMS_SYMTAB, "mod_kallsyms", "symtab")                              \
+    _(KALLSYMS_NUM, "mod_kallsyms", "num_symtab")                             \
+    _(KALLSYMS_STRTAB, "mod_kallsyms", "strtab")
 
 typedef enum OsField {
 #define OS_FIELD_ENUM(symbol, structure, field) OS_##symbol,

@@ -91,6 +91,7 @@ static const char *attach(CPUState *cs)
     os_memory_init(cs);
     os_layout_clear();
     os_forget_stacks();
+    os_forget_modules();
     if (!os_memory.n_segments) {
         return "the machine has no RAM";
     }
@@ -102,6 +103,10 @@ static const char *attach(CPUState *cs)
         && os_symbol("swapper_pg_dir", &va)) {
         os_memory.kernel_root = os_kernel_to_physical(va);
         os_memory_forget();
+    }
+    if (os_profile_given()) {
+        complete = true;
+        return os_profile_apply(cs, release);
     }
     if (os_layout_from_btf()) {
         complete = true;
@@ -118,7 +123,6 @@ static const char *attach(CPUState *cs)
                 "programs, or it is no Linux";
         }
     }
-    panda_arch_os_prepare(cs, os_is_task);
     return NULL;
 }
 
@@ -163,6 +167,9 @@ bool panda_os_ready(CPUState *cs)
     } else {
         attach_ns = -thread_time();
         missing = attach(cs);
+        if (!missing) {
+            panda_arch_os_prepare(cs, os_is_task);
+        }
         attach_ns += thread_time();
         found = !missing;
     }
@@ -178,6 +185,15 @@ void panda_os_doubt(void)
     qatomic_set(&panda_os_events_due, true);
     next_try = 0;
     pause_ns = 0;
+}
+
+void os_detach(void)
+{
+    found = false;
+    missing = "it was not looked for again yet";
+    next_try = 0;
+    pause_ns = 0;
+    qatomic_set(&panda_os_events_due, true);
 }
 
 int os_require(void)
@@ -308,7 +324,8 @@ int panda_os_symbol(const char *name, uint64_t *address)
     if (status != PANDA_OK) {
         return status;
     }
-    return os_symbol(name, address) ? PANDA_OK
+    return os_symbol(name, address) || os_module_symbol(name, address)
+        ? PANDA_OK
         : panda_fail(PANDA_ERR_OS, "the guest's kernel has no symbol '%s'%s",
                      name, os_kallsyms_count()
                      ? "" : ": its table of symbols was not found");
@@ -317,13 +334,23 @@ int panda_os_symbol(const char *name, uint64_t *address)
 const char *panda_os_symbol_at(uint64_t address, uint64_t *offset)
 {
     /* The table may be another one when the caller looks at it. */
-    static __thread char text[512];
+    static __thread char text[640];
     OS_LOCK_GUARD();
     const char *name;
+    uint64_t start, end;
     char type;
 
-    if (os_require() != PANDA_OK
-        || !(name = os_symbol_at(address, offset, &type))) {
+    if (os_require() != PANDA_OK) {
+        return NULL;
+    }
+    if (!(os_symbol("_stext", &start)
+          && (os_symbol("_end", &end) || os_symbol("_etext", &end))
+          && address >= start && address < end)
+        && os_module_symbol_at(address, offset, text, sizeof(text))) {
+        return text;
+    }
+    name = os_symbol_at(address, offset, &type);
+    if (!name) {
         return NULL;
     }
     g_strlcpy(text, name, sizeof(text));

@@ -446,7 +446,7 @@ int64_t panda_os_modules(PandaModule *modules, uint64_t n)
     if (status != PANDA_OK) {
         return status;
     }
-    if (!os_symbol("modules", &head) || !os_knows(OS_MODULE_LIST)) {
+    if (!os_modules_head(&head)) {
         return panda_fail(PANDA_ERR_OS, "the guest's kernel does not show "
                           "its list of modules: it has no symbols of data "
                           "(KALLSYMS_ALL) or no type information");

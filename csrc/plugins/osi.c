@@ -129,6 +129,11 @@ void panda_osi_free_osithread(OsiThread *t)
     g_free(t);
 }
 
+void panda_osi_notify_task_change(PandaCPU *cpu)
+{
+    task_changed(panda_vcpu.cs, 0, 0);
+}
+
 static bool init(PandaPlugin *self)
 {
     panda_ppp_define(&on_task_change);

@@ -17,7 +17,8 @@
     _(osi)                                                                    \
     _(proc_start_linux)                                                       \
     _(stringsearch)                                                           \
-    _(syscalls2)
+    _(syscalls2)                                                              \
+    _(osi_linux)
 
 #define DECLARE(name) extern const PandaBuiltin panda_builtin_##name;
 PLUGINS(DECLARE)

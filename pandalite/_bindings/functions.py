@@ -13,6 +13,7 @@ from ctypes import (
     CFUNCTYPE,
     POINTER,
     c_bool,
+    c_char,
     c_char_p,
     c_double,
     c_int,
@@ -29,9 +30,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .callbacks import panda_cb
 from .structs import (
+    OsiModule,
     OsiProc,
     OsiProcHandle,
+    OsiProcMem,
     OsiThread,
+    PandaArray,
     PandaBatch,
     PandaCounter,
     PandaCoveredBlock,
@@ -41,8 +45,10 @@ from .structs import (
     PandaFilter,
     PandaLayoutEntry,
     PandaLibrary,
+    PandaLogMessage,
     PandaMapping,
     PandaModule,
+    PandaMount,
     PandaOpenFile,
     PandaPppPoint,
     PandaProcessMemory,
@@ -57,9 +63,11 @@ from .structs import (
     PandaTask,
     PandaTB,
     hook,
+    hook_symbol_resolve,
     memory_hooks_region,
     panda_arg_list,
     prog_point,
+    symbol,
     syscall_info_t,
     syscall_meta_t,
 )
@@ -67,7 +75,7 @@ from .structs import (
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
     from collections.abc import Iterable
-    from ctypes import Array, _CArgObject, _Pointer, c_char
+    from ctypes import Array, _CArgObject, _Pointer
     from typing import Union
 
 if TYPE_CHECKING:
@@ -213,6 +221,13 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_os_modules": (c_int64, (POINTER(PandaModule), c_uint64)),
     "panda_os_symbol": (c_int, (c_char_p, POINTER(c_uint64))),
     "panda_os_symbol_at": (c_char_p, (c_uint64, POINTER(c_uint64))),
+    "panda_os_mounts": (c_int64, (c_uint64, POINTER(PandaMount), c_uint64)),
+    "panda_os_mount_source": (c_int64, (c_uint64, c_char_p, c_uint64)),
+    "panda_os_mount_path": (c_int64, (c_uint64, c_uint64, c_char_p, c_uint64)),
+    "panda_os_dmesg": (c_int64, (POINTER(PandaLogMessage), c_uint64, c_char_p, c_uint64)),
+    "panda_os_uptime": (c_int, (POINTER(c_uint64),)),
+    "panda_os_use_profile": (c_int, (c_char_p, c_char_p)),
+    "panda_os_profile": (c_char_p, (c_char_p,)),
     "panda_plugin_load": (c_int, (c_char_p, c_char_p, POINTER(c_char_p), c_uint32)),
     "panda_plugin_unload": (c_int, (c_char_p,)),
     "panda_plugins_unload": (None, ()),
@@ -343,6 +358,16 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_hooks_get_returned_sp": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hooks_get_result": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hooks_set_result": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_dynamic_symbols_hook_symbol_resolution": (c_int, (POINTER(hook_symbol_resolve),)),
+    "panda_dynamic_symbols_remove": (c_int, (c_int,)),
+    "panda_dynamic_symbols_resolve_symbol": (
+        symbol,
+        (POINTER(PandaCPU), c_uint64, c_char_p, c_char_p),
+    ),
+    "panda_dynamic_symbols_get_best_matching_symbol": (
+        symbol,
+        (POINTER(PandaCPU), c_uint64, c_uint64),
+    ),
     "panda_hw_proc_id_get_id": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hw_proc_id_id_is_initialized": (c_bool, ()),
     "panda_hypercaller_register_hypercall": (
@@ -360,9 +385,44 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_osi_get_current_thread": (POINTER(OsiThread), (POINTER(PandaCPU),)),
     "panda_osi_get_process_pid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
     "panda_osi_get_process_ppid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_processes": (POINTER(PandaArray), (POINTER(PandaCPU),)),
+    "panda_osi_get_process_handles": (POINTER(PandaArray), (POINTER(PandaCPU),)),
+    "panda_osi_get_modules": (POINTER(PandaArray), (POINTER(PandaCPU),)),
+    "panda_osi_get_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_file_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_heap_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_stack_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_unknown_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_proc_mem": (POINTER(OsiProcMem), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_mapping_by_addr": (
+        POINTER(OsiModule),
+        (POINTER(PandaCPU), POINTER(OsiProc), c_uint64),
+    ),
+    "panda_osi_get_mapping_base_address_by_name": (
+        c_uint64,
+        (POINTER(PandaCPU), POINTER(OsiProc), c_char_p),
+    ),
+    "panda_osi_has_mapping_prefix": (c_bool, (POINTER(PandaCPU), POINTER(OsiProc), c_char_p)),
+    "panda_osi_in_shared_object": (c_bool, (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_one_module": (POINTER(OsiModule), (POINTER(PandaArray), c_uint32)),
+    "panda_osi_get_one_proc": (POINTER(OsiProc), (POINTER(PandaArray), c_uint32)),
+    "panda_osi_garray_len": (c_uint32, (POINTER(PandaArray),)),
+    "panda_osi_cleanup_garray": (None, (POINTER(PandaArray),)),
+    "panda_osi_notify_task_change": (None, (POINTER(PandaCPU),)),
+    "panda_osi_free_osimodule": (None, (POINTER(OsiModule),)),
+    "panda_osi_free_osiprocmem": (None, (POINTER(OsiProcMem),)),
     "panda_osi_free_osiproc": (None, (POINTER(OsiProc),)),
     "panda_osi_free_osiprochandle": (None, (POINTER(OsiProcHandle),)),
     "panda_osi_free_osithread": (None, (POINTER(OsiThread),)),
+    "panda_osi_linux_osi_linux_fd_to_filename": (
+        POINTER(c_char),
+        (POINTER(PandaCPU), POINTER(OsiProc), c_int32),
+    ),
+    "panda_osi_linux_osi_linux_fd_to_pos": (
+        c_uint64,
+        (POINTER(PandaCPU), POINTER(OsiProc), c_int32),
+    ),
+    "panda_osi_linux_ext_get_file_struct_ptr": (c_uint64, (POINTER(PandaCPU), c_uint64, c_int32)),
     "panda_stringsearch_add_string": (c_bool, (c_char_p,)),
     "panda_stringsearch_remove_string": (c_bool, (c_char_p,)),
     "panda_stringsearch_reset_strings": (None, ()),
@@ -1249,7 +1309,9 @@ class Library(NonblockingLibrary, Protocol):
         address: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
         /,
     ) -> int:
-        """Address of a symbol of the kernel; PANDA_ERR_OS if there is none."""
+        """Address of a symbol of the kernel or else of its modules; PANDA_ERR_OS if there is none.
+        `module:name` is that of a module.
+        """
 
     def panda_os_symbol_at(
         self,
@@ -1259,7 +1321,73 @@ class Library(NonblockingLibrary, Protocol):
     ) -> bytes | None:
         """The kernel's symbol at or below an address, and how far below it is.
 
-        NULL if there is none.
+        Those of modules have the module's name behind them: `name [module]`. NULL if there is none.
+        """
+
+    def panda_os_mounts(
+        self,
+        task: int,
+        mounts: PandaMount | Array[PandaMount] | _Pointer[PandaMount] | _CArgObject | None,
+        n: int,
+        /,
+    ) -> int:
+        """What a process sees mounted, that is below its root; a mount comes behind the one it is
+        on. At most n are stored.
+
+        Returns how many there are, which may be more; negative PandaStatus.
+        """
+
+    def panda_os_mount_source(self, mount: int, text: CharPointer, size: int, /) -> int:
+        """What is mounted, e.g. /dev/sda1, or a name.
+
+        Returns the length of it without the NUL; negative PandaStatus.
+        """
+
+    def panda_os_mount_path(self, task: int, mount: int, path: CharPointer, size: int, /) -> int:
+        """The path a process sees it at; likewise."""
+
+    def panda_os_dmesg(
+        self,
+        messages: PandaLogMessage
+        | Array[PandaLogMessage]
+        | _Pointer[PandaLogMessage]
+        | _CArgObject
+        | None,
+        n: int,
+        texts: CharPointer,
+        size: int,
+        /,
+    ) -> int:
+        """The kernel's log, the oldest message first: at most n of them, and at most size bytes of
+        their texts, one behind the other.
+
+        Returns how many there are. Of those that are stored, text + length of the last one is how
+        many bytes of text they have, which may be more than size.
+        """
+
+    def panda_os_uptime(
+        self,
+        ns: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """How long the guest runs, in ns, as its kernel has it: as of its last tick.
+
+        While the guest is idle its kernel stops ticking, and catches up with the next interrupt.
+        """
+
+    def panda_os_use_profile(self, path: CharPointer, group: CharPointer, /) -> int:
+        """Take the kernel's layout from a profile, PANDA's kernelinfo.conf: a GLib key file with a
+        group for each kernel.
+
+        Without a group it is the one whose name is the guest's kernel's. The profile is looked at
+        when the kernel is looked for the next time, and checked against memory; what does not fit
+        is said by panda_os_attach(). What it does not have is found as without one. NULL as path:
+        no profile any more. PANDA_ERR_ARGUMENT if the file or the group is not there, or is none.
+        """
+
+    def panda_os_profile(self, group: CharPointer, /) -> bytes | None:
+        """What is known of the kernel's layout, as a profile; group is its name, or NULL. NULL if
+        the kernel is not found.
         """
 
     def panda_plugin_load(
@@ -2098,6 +2226,48 @@ class Library(NonblockingLibrary, Protocol):
     ) -> int:
         """Change what the function has returned."""
 
+    def panda_dynamic_symbols_hook_symbol_resolution(
+        self,
+        h: hook_symbol_resolve
+        | Array[hook_symbol_resolve]
+        | _Pointer[hook_symbol_resolve]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Have a function called when a process has a symbol, now or later.
+
+        Copied; the copy's address is what the function gets, and the function's context is what it
+        finds by its id. From any thread. Processes that have the symbol already are looked at when
+        they run next. Returns the id; PANDA_ERR_OS if the kernel is found and does not show what is
+        mapped.
+        """
+
+    def panda_dynamic_symbols_remove(self, id: int, /) -> int:
+        """Have it called no more; PANDA_ERR_ARGUMENT: there is none."""
+
+    def panda_dynamic_symbols_resolve_symbol(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        asid: int,
+        section: CharPointer,
+        name: CharPointer,
+        /,
+    ) -> symbol:
+        """A symbol of a process by name; its address is 0 if there is none.
+
+        asid 0: of the current process. section is a part of the file's path.
+        """
+
+    def panda_dynamic_symbols_get_best_matching_symbol(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        address: int,
+        asid: int,
+        /,
+    ) -> symbol:
+        """The closest symbol that is not above an address; likewise."""
+
     def panda_hypercaller_register_hypercall(self, magic: int, function: CFuncPtr | None, /) -> int:
         """Have a function called for the hypercalls of a number.
 
@@ -2184,6 +2354,164 @@ class Library(NonblockingLibrary, Protocol):
     ) -> int:
         """Number of its parent; -1 if there is none."""
 
+    def panda_osi_get_processes(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[PandaArray]:
+        """All processes, as OsiProc; NULL if the guest's kernel is not found."""
+
+    def panda_osi_get_process_handles(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[PandaArray]:
+        """All processes, as OsiProcHandle; likewise."""
+
+    def panda_osi_get_modules(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[PandaArray]:
+        """The kernel's modules, as OsiModule; NULL if they are not shown."""
+
+    def panda_osi_get_mappings(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> _Pointer[PandaArray]:
+        """What a process has mapped, as OsiModule, by address.
+
+        NULL if it has no memory of its own. Lists are to be freed by cleanup_garray().
+        """
+
+    def panda_osi_get_file_mappings(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> _Pointer[PandaArray]:
+        """Those of files; likewise."""
+
+    def panda_osi_get_heap_mappings(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> _Pointer[PandaArray]:
+        """Those of its heap; likewise."""
+
+    def panda_osi_get_stack_mappings(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> _Pointer[PandaArray]:
+        """Those of its stack; likewise."""
+
+    def panda_osi_get_unknown_mappings(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> _Pointer[PandaArray]:
+        """Those that are none of these; likewise."""
+
+    def panda_osi_get_proc_mem(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProcMem]:
+        """Bounds of its heap, to be freed by free_osiprocmem(); NULL: it has none."""
+
+    def panda_osi_get_mapping_by_addr(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        addr: int,
+        /,
+    ) -> _Pointer[OsiModule]:
+        """The mapping an address is in, to be freed by free_osimodule(); NULL."""
+
+    def panda_osi_get_mapping_base_address_by_name(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        name: CharPointer,
+        /,
+    ) -> int:
+        """Where the first mapping of a name begins; 0 if there is none."""
+
+    def panda_osi_has_mapping_prefix(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        prefix: CharPointer,
+        /,
+    ) -> bool:
+        """Has it a mapping whose name begins so?"""
+
+    def panda_osi_in_shared_object(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> bool:
+        """Does a process that runs execute a shared library (.so in its name)?"""
+
+    def panda_osi_get_one_module(
+        self,
+        list: PandaArray | Array[PandaArray] | _Pointer[PandaArray] | _CArgObject | None,
+        index: int,
+        /,
+    ) -> _Pointer[OsiModule]:
+        """An element of a list of OsiModule, which keeps it; NULL: no more."""
+
+    def panda_osi_get_one_proc(
+        self,
+        list: PandaArray | Array[PandaArray] | _Pointer[PandaArray] | _CArgObject | None,
+        index: int,
+        /,
+    ) -> _Pointer[OsiProc]:
+        """An element of a list of OsiProc; likewise."""
+
+    def panda_osi_garray_len(
+        self,
+        list: PandaArray | Array[PandaArray] | _Pointer[PandaArray] | _CArgObject | None,
+        /,
+    ) -> int:
+        """How many elements a list has; 0 if it is NULL."""
+
+    def panda_osi_cleanup_garray(
+        self,
+        list: PandaArray | Array[PandaArray] | _Pointer[PandaArray] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free a list and what is in it."""
+
+    def panda_osi_notify_task_change(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Raise on_task_change."""
+
+    def panda_osi_free_osimodule(
+        self,
+        m: OsiModule | Array[OsiModule] | _Pointer[OsiModule] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_mapping_by_addr() gave."""
+
+    def panda_osi_free_osiprocmem(
+        self,
+        m: OsiProcMem | Array[OsiProcMem] | _Pointer[OsiProcMem] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_proc_mem() gave."""
+
     def panda_osi_free_osiproc(
         self,
         p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
@@ -2204,6 +2532,33 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> None:
         """Free what get_current_thread() gave."""
+
+    def panda_osi_linux_osi_linux_fd_to_filename(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        fd: int,
+        /,
+    ) -> _Pointer[c_char]:
+        """Path of a file that a process has open, to be freed by free(); NULL."""
+
+    def panda_osi_linux_osi_linux_fd_to_pos(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        fd: int,
+        /,
+    ) -> int:
+        """Where it is read or written next; all ones if it is not open."""
+
+    def panda_osi_linux_ext_get_file_struct_ptr(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        task: int,
+        fd: int,
+        /,
+    ) -> int:
+        """Address of the struct file of a file a task has open; 0: none."""
 
     def panda_stringsearch_add_string(self, text: CharPointer, /) -> bool:
         """Look for a text; one like "0a:0b:0c" is the bytes with these values.

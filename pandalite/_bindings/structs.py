@@ -20,6 +20,7 @@ from ctypes import (
     c_size_t,
     c_uint,
     c_uint8,
+    c_uint16,
     c_uint32,
     c_uint64,
     c_void_p,
@@ -433,6 +434,62 @@ class PandaProcessMemory(Structure):
         ("arg_end", c_uint64),
         ("env_start", c_uint64),
         ("env_end", c_uint64),
+    )
+
+
+class PandaMount(Structure):
+    """What is mounted at a place.
+
+    Fields:
+        mount: Address of its struct mount, for the functions below.
+        parent: Address of the struct mount it is on; its own if it is on none.
+        flags: The mount's flags (MNT_...): 1 nosuid, 2 nodev, 4 noexec, 64 ro.
+        sb_flags: The file system's flags (SB_...): 1 ro, 16 sync.
+        type: Kind of file system, as /proc/mounts has it.
+    """
+
+    mount: int
+    parent: int
+    flags: int
+    sb_flags: int
+    type: bytes
+
+    _fields_ = (
+        ("mount", c_uint64),
+        ("parent", c_uint64),
+        ("flags", c_uint32),
+        ("sb_flags", c_uint32),
+        ("type", c_char * 64),
+    )
+
+
+class PandaLogMessage(Structure):
+    """A message in the kernel's log.
+
+    Fields:
+        sequence: Its number, from 0 on.
+        time: When it was logged, in ns of the kernel's clock.
+        text: Where its text is in the texts that are asked for with it.
+        level: How urgent it is: 0 (emergency) to 7 (debugging).
+        facility: Who logged it: 0 the kernel, else a program, as syslog() has it.
+    """
+
+    sequence: int
+    time: int
+    text: int
+    length: int
+    level: int
+    facility: int
+    reserved: int
+
+    _fields_ = (
+        ("sequence", c_uint64),
+        ("time", c_uint64),
+        ("text", c_uint64),
+        ("length", c_uint32),
+        ("level", c_uint8),
+        ("facility", c_uint8),
+        ("reserved", c_uint16),
     )
 
 
@@ -969,6 +1026,40 @@ hook._fields_ = (
 )
 
 
+class hook_symbol_resolve(Structure):
+    """A symbol that is waited for.
+
+    Fields:
+        name: Its name, a version may follow an `@`; empty: all functions.
+        offset: With hook_offset: so far behind the first byte of the file.
+        section: Part of the path of the file it is in; empty: any.
+        enabled: A function that clears it is not called again.
+        id: Set by panda_dynamic_symbols_hook_symbol_resolution().
+        gone: May be NULL.
+    """
+
+    name: bytes
+    offset: int
+    hook_offset: bool
+    section: bytes
+    cb: CFuncPtr
+    enabled: bool
+    id: int
+    gone: CFuncPtr
+
+
+hook_symbol_resolve._fields_ = (
+    ("name", c_char * 256),
+    ("offset", c_uint64),
+    ("hook_offset", c_bool),
+    ("section", c_char * 256),
+    ("cb", CFUNCTYPE(None, POINTER(hook_symbol_resolve), POINTER(symbol), c_uint64)),
+    ("enabled", c_bool),
+    ("id", c_int),
+    ("gone", CFUNCTYPE(None, POINTER(hook_symbol_resolve), c_uint64)),
+)
+
+
 class memory_access_desc(Structure):
     """An access to a watched range.
 
@@ -1095,6 +1186,68 @@ class OsiProc(Structure):
         ("name", POINTER(c_char)),
         ("pages", c_void_p),
         ("create_time", c_uint64),
+    )
+
+
+class OsiProcMem(Structure):
+    """Bounds of a process' heap."""
+
+    start_brk: int
+    brk: int
+
+    _fields_ = (
+        ("start_brk", c_uint64),
+        ("brk", c_uint64),
+    )
+
+
+class OsiModule(Structure):
+    """A mapping of a process, or a module of the kernel.
+
+    Fields:
+        modd: Address of its vm_area_struct, or struct module.
+        file: Path of the file that is mapped; NULL without one.
+        name: Last part of it, [heap], [stack] or [???]; of a module its name.
+        offset: Where in the file it begins, in bytes.
+        flags: The kernel's flags of the mapping: 1 read, 2 write, 4 execute.
+    """
+
+    modd: int
+    base: int
+    size: int
+    file: _Pointer[c_char]
+    name: _Pointer[c_char]
+    offset: int
+    flags: int
+
+    _fields_ = (
+        ("modd", c_uint64),
+        ("base", c_uint64),
+        ("size", c_uint64),
+        ("file", POINTER(c_char)),
+        ("name", POINTER(c_char)),
+        ("offset", c_uint64),
+        ("flags", c_uint64),
+    )
+
+
+class PandaArray(Structure):
+    """A list; its first two fields are those of GLib's GArray.
+
+    Fields:
+        data: The elements, one behind the other.
+        len: How many there are.
+        kind: What they are; for cleanup_garray().
+    """
+
+    data: _Pointer[c_char]
+    len: int
+    kind: int
+
+    _fields_ = (
+        ("data", POINTER(c_char)),
+        ("len", c_uint32),
+        ("kind", c_uint32),
     )
 
 

@@ -184,13 +184,17 @@ int64_t panda_os_read(target_ptr_t task, target_ptr_t address, uint8_t *buf,
 /** The kernel's modules, last loaded first; likewise. */
 int64_t panda_os_modules(PandaModule *modules, uint64_t n);
 
-/** Address of a symbol of the kernel; PANDA_ERR_OS if there is none. */
+/**
+ * Address of a symbol of the kernel or else of its modules; PANDA_ERR_OS if
+ * there is none. `module:name` is that of a module.
+ */
 int panda_os_symbol(const char *name, target_ptr_t *address);
 
 /**
  * The kernel's symbol at or below an address, and how far below it is.
  *
- * NULL if there is none.
+ * Those of modules have the module's name behind them: `name [module]`. NULL if
+ * there is none.
  */
 const char *panda_os_symbol_at(target_ptr_t address, uint64_t *offset);
 

@@ -36,6 +36,12 @@ typedef int32_t target_pid_t;
 #define HWADDR_FMT_plx "%016" PRIx64
 #define TARGET_FMT_plx HWADDR_FMT_plx
 
+/* Lists of the plugin osi; if GLib's header is included first, its own. */
+#ifndef __G_LIB_H__
+typedef struct PandaArray GArray;
+#define g_array_index(a, t, i) (((t *)(void *)(a)->data)[i])
+#endif
+
 #define PANDA_EXPORT __attribute__((visibility("default")))
 
 /*

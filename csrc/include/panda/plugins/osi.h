@@ -39,6 +39,38 @@ typedef struct OsiProc {
     uint64_t create_time;
 } OsiProc;
 
+/** Bounds of a process' heap. */
+typedef struct OsiProcMem {
+    target_ptr_t start_brk;
+    target_ptr_t brk;
+} OsiProcMem;
+
+/** A mapping of a process, or a module of the kernel. */
+typedef struct OsiModule {
+    /** Address of its vm_area_struct, or struct module. */
+    target_ptr_t modd;
+    target_ptr_t base;
+    target_ptr_t size;
+    /** Path of the file that is mapped; NULL without one. */
+    char *file;
+    /** Last part of it, [heap], [stack] or [???]; of a module its name. */
+    char *name;
+    /** Where in the file it begins, in bytes. */
+    target_ptr_t offset;
+    /** The kernel's flags of the mapping: 1 read, 2 write, 4 execute. */
+    target_ptr_t flags;
+} OsiModule;
+
+/** A list; its first two fields are those of GLib's GArray. */
+typedef struct PandaArray {
+    /** The elements, one behind the other. */
+    char *data;
+    /** How many there are. */
+    uint32_t len;
+    /** What they are; for cleanup_garray(). */
+    uint32_t kind;
+} PandaArray;
+
 /** Another thread runs, or the running one has got a new program. */
 typedef void (*on_task_change_t)(PandaCPU *cpu);
 
@@ -59,6 +91,75 @@ int32_t panda_osi_get_process_pid(PandaCPU *cpu, const OsiProcHandle *h);
 
 /** Number of its parent; -1 if there is none. */
 int32_t panda_osi_get_process_ppid(PandaCPU *cpu, const OsiProcHandle *h);
+
+/** All processes, as OsiProc; NULL if the guest's kernel is not found. */
+PandaArray *panda_osi_get_processes(PandaCPU *cpu);
+
+/** All processes, as OsiProcHandle; likewise. */
+PandaArray *panda_osi_get_process_handles(PandaCPU *cpu);
+
+/** The kernel's modules, as OsiModule; NULL if they are not shown. */
+PandaArray *panda_osi_get_modules(PandaCPU *cpu);
+
+/**
+ * What a process has mapped, as OsiModule, by address.
+ *
+ * NULL if it has no memory of its own. Lists are to be freed by
+ * cleanup_garray().
+ */
+PandaArray *panda_osi_get_mappings(PandaCPU *cpu, OsiProc *p);
+
+/** Those of files; likewise. */
+PandaArray *panda_osi_get_file_mappings(PandaCPU *cpu, OsiProc *p);
+
+/** Those of its heap; likewise. */
+PandaArray *panda_osi_get_heap_mappings(PandaCPU *cpu, OsiProc *p);
+
+/** Those of its stack; likewise. */
+PandaArray *panda_osi_get_stack_mappings(PandaCPU *cpu, OsiProc *p);
+
+/** Those that are none of these; likewise. */
+PandaArray *panda_osi_get_unknown_mappings(PandaCPU *cpu, OsiProc *p);
+
+/** Bounds of its heap, to be freed by free_osiprocmem(); NULL: it has none. */
+OsiProcMem *panda_osi_get_proc_mem(PandaCPU *cpu, const OsiProc *p);
+
+/** The mapping an address is in, to be freed by free_osimodule(); NULL. */
+OsiModule *panda_osi_get_mapping_by_addr(PandaCPU *cpu, OsiProc *p,
+                                         target_ptr_t addr);
+
+/** Where the first mapping of a name begins; 0 if there is none. */
+target_ptr_t panda_osi_get_mapping_base_address_by_name(PandaCPU *cpu,
+                                                        OsiProc *p,
+                                                        const char *name);
+
+/** Has it a mapping whose name begins so? */
+bool panda_osi_has_mapping_prefix(PandaCPU *cpu, OsiProc *p,
+                                  const char *prefix);
+
+/** Does a process that runs execute a shared library (.so in its name)? */
+bool panda_osi_in_shared_object(PandaCPU *cpu, OsiProc *p);
+
+/** An element of a list of OsiModule, which keeps it; NULL: no more. */
+OsiModule *panda_osi_get_one_module(PandaArray *list, uint32_t index);
+
+/** An element of a list of OsiProc; likewise. */
+OsiProc *panda_osi_get_one_proc(PandaArray *list, uint32_t index);
+
+/** How many elements a list has; 0 if it is NULL. */
+uint32_t panda_osi_garray_len(PandaArray *list);
+
+/** Free a list and what is in it. */
+void panda_osi_cleanup_garray(PandaArray *list);
+
+/** Raise on_task_change. */
+void panda_osi_notify_task_change(PandaCPU *cpu);
+
+/** Free what get_mapping_by_addr() gave. */
+void panda_osi_free_osimodule(OsiModule *m);
+
+/** Free what get_proc_mem() gave. */
+void panda_osi_free_osiprocmem(OsiProcMem *m);
 
 /** Free what get_current_process() and get_process() gave. */
 void panda_osi_free_osiproc(OsiProc *p);
