@@ -20,6 +20,7 @@
 #include "panda/memory.h"
 #include "panda/monitor.h"
 #include "panda/os.h"
+#include "panda/os_events.h"
 #include "panda/plugins.h"
 #include "panda/ppp.h"
 #include "panda/python.h"
