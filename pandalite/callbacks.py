@@ -221,6 +221,8 @@ class Callbacks(PandaCore):
     _core_knows_python: bool
     disabled_tb_chaining: bool
     _memcb: bool
+    #: Functions that remove what else is called in events.
+    _removers: list[Callable[[], None]]
 
     def _init_callbacks(self) -> None:
         types = {name: CallbackType(kind) for name, kind in KINDS.items()}
@@ -231,6 +233,7 @@ class Callbacks(PandaCore):
         self.registered_callbacks = {}
         self.plugin_register_count = 0
         self.lambda_cnt = 0
+        self._removers = []
         self.disabled_tb_chaining = False
         self._memcb = False
         # Kept: the core holds its address.
@@ -342,6 +345,8 @@ class Callbacks(PandaCore):
         """Unregister all callbacks."""
         for name in list(self.registered_callbacks):
             self.delete_callback(name)
+        for remove in self._removers:
+            remove()
 
     def enable_all_callbacks(self) -> None:
         """Enable all callbacks."""

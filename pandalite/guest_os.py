@@ -29,6 +29,7 @@ from .user_symbols import Library, UserSymbol
 
 if TYPE_CHECKING:
     from ._core import PandaCore
+    from .os_events import OsEvents
 
 #: The longest path that is asked for.
 _PATH = 4096
@@ -271,6 +272,7 @@ class GuestOs:
         self._library = panda.libpanda
         #: The name that was given, like ``"linux-64-debian:6.1"``; None without one.
         self.name = name
+        self._events: OsEvents | None = None
 
     def __str__(self) -> str:
         return self.name or ""
@@ -489,6 +491,56 @@ class GuestOs:
             if process.pid == pid:
                 return process
         raise IntrospectionError(f"the guest has no process {pid}")
+
+    # --- events ---
+
+    def on(
+        self,
+        kind: str,
+        *,
+        procname: str | None = None,
+        pid: int | None = None,
+        name: str | None = None,
+    ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
+        """Decorate a function that is called with each event of a kind.
+
+        What the events are and what a function gets is in :mod:`pandalite.os_events`.
+        It is called on the CPU thread, in the kernel's code; the rules of callbacks
+        hold, those on exceptions too. At the end of the run it is removed.
+
+        Args:
+            kind: ``"start"``, ``"exec"``, ``"fork"``, ``"exit"``, ``"switch"``,
+                ``"mmap"``, ``"open"``, ``"close"`` or ``"signal"``.
+            procname: of processes of this short name only (15 bytes, as for callbacks).
+            pid: of this process only.
+            name: to refer to it in :meth:`off`; default: the function's.
+
+        Raises:
+            ValueError: there is no such event.
+            IntrospectionError: the guest's kernel does not show it. If that is
+                found out in the run, ``run()`` raises it.
+        """
+        from .os_events import OsEvents, check_kind
+
+        check_kind(kind)
+
+        def register(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+            if self._events is None:
+                self._events = OsEvents(self)
+            self._events.add(kind, function, procname, pid, name)
+            return function
+
+        return register
+
+    def off(self, function: str | Callable[[Any], Any]) -> None:
+        """Have a function of :meth:`on` called no more, by itself or by its name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        if self._events is None:
+            raise KeyError(function)
+        self._events.remove(function)
 
     # --- what processes ask ---
 

@@ -51,7 +51,14 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("thread", "asid", "abi"),
     ),
     "io": ("pc", "addr", "size", "value", "write", "port", "asid", "kernel"),
+    "os": (
+        *("event", "count", "pid", "tid", "value", "other", "addr", "size"),
+        *("thread", "asid", "name0", "name1"),
+    ),
 }
+
+#: Events of streams of "os", by their number in records.
+OS_EVENTS = ("start", "exec", "fork", "exit", "switch", "mmap", "open", "close", "signal")
 
 _ACCESSES = {"r": 1, "w": 2, "rw": 3}
 
@@ -382,6 +389,7 @@ class Streams(PandaCore):
         batches: int = 8,
         when_full: str = "wait",
         access: str = "rw",
+        events: Sequence[str] | None = None,
         on_batch: Callable[[Batch], object] | None = None,
         to_file: str | os.PathLike[str] | None = None,
         enabled: bool = True,
@@ -393,8 +401,9 @@ class Streams(PandaCore):
             kind: ``"block"`` (starts of blocks), ``"edge"`` (from block to block),
                 ``"insn"``, ``"mem"`` (accesses that were made), ``"asid"`` (changes of the
                 address space), ``"exception"`` (with interrupts), ``"call"`` (calls and
-                returns), ``"syscall"`` (system calls and their returns) or ``"io"``
-                (device registers and ports); docs/streams.md.
+                returns), ``"syscall"`` (system calls and their returns), ``"io"``
+                (device registers and ports) or ``"os"`` (events of the guest's
+                system); docs/streams.md.
             fields: what a record holds; default: all that the kind has.
             batch: records in a batch.
             batches: batches there may be at a time; the memory used is ``batch *
@@ -403,6 +412,8 @@ class Streams(PandaCore):
                 reader, and its clock stands still; ``"drop"``: records are lost
                 and counted.
             access: of ``"mem"``: ``"r"``, ``"w"`` or ``"rw"``.
+            events: of ``"os"``: which ones, names of :data:`OS_EVENTS`; default: all but
+                ``"start"``, which is the same moment as ``"exec"``.
             on_batch: a function that gets each batch, in a thread of its own. What it
                 raises ends the run and is raised by ``run()``.
             to_file: write the records to this file, as they are; it is there under
@@ -423,6 +434,8 @@ class Streams(PandaCore):
             raise ValueError(f"access={access!r}: it is 'r', 'w' or 'rw'")
         if access != "rw" and kind != "mem":
             raise ValueError(f"access= is for streams of 'mem', not of {kind!r}")
+        if events is not None and kind != "os":
+            raise ValueError(f"events= is for streams of 'os', not of {kind!r}")
         if on_batch is not None and not callable(on_batch):
             raise TypeError(f"on_batch={on_batch!r} is not a function")
         if on_batch is not None and to_file is not None:
@@ -438,7 +451,7 @@ class Streams(PandaCore):
         spec.batch = _positive("batch", batch)
         spec.batches = _positive("batches", batches)
         spec.drop = when_full == "drop"
-        spec.accesses = _ACCESSES[access]
+        spec.accesses = _ACCESSES[access] if kind != "os" else _os_events(events)
         file = None if to_file is None else _RecordFile(Path(to_file))
         handle = self.libpanda.panda_stream_open(spec, wanted)
         if not handle:
@@ -465,6 +478,20 @@ def _positive(name: str, number: int) -> int:
     if not isinstance(number, int) or not 0 < number < 1 << 31:
         raise ValueError(f"{name}={number!r}: it must be a number of 1 or more")
     return number
+
+
+def _os_events(names: Sequence[str] | None) -> int:
+    """Bits of ``PandaOsEventKind``."""
+    if names is None:
+        names = OS_EVENTS[1:]
+    elif isinstance(names, str):
+        names = (names,)
+    unknown = [name for name in names if name not in OS_EVENTS]
+    if unknown or not names:
+        raise ValueError(
+            f"events={names!r}: name some of the guest's events: {', '.join(OS_EVENTS)}"
+        )
+    return sum({1 << OS_EVENTS.index(name) for name in names})
 
 
 def _fields(kind: str, fields: Sequence[str] | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@
 #include "core/guest_clock.h"
 #include "core/machine.h"
 #include "core/stream.h"
+#include "introspect/events.h"
 #include "syscalls/syscalls.h"
 #include "qemu/main-loop.h"
 
@@ -187,37 +188,34 @@ static void flush_on_cpu(CPUState *cs, run_on_cpu_data data)
 
 /* ---- for everybody else ---- */
 
+#define HAS(name) BIT_ULL(PANDA_FIELD_##name)
+
 static bool check_spec(const PandaStreamSpec *spec)
 {
-    static const uint32_t has[PANDA_STREAM_KINDS] = {
-        [PANDA_STREAM_BLOCK] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
-            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_SIZE)
-            | BIT(PANDA_FIELD_ICOUNT),
-        [PANDA_STREAM_EDGE] = BIT(PANDA_FIELD_SOURCE) | BIT(PANDA_FIELD_PC)
-            | BIT(PANDA_FIELD_ASID) | BIT(PANDA_FIELD_KERNEL),
-        [PANDA_STREAM_INSN] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
-            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_BLOCK),
-        [PANDA_STREAM_MEM] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
-            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_ADDR)
-            | BIT(PANDA_FIELD_SIZE) | BIT(PANDA_FIELD_VALUE)
-            | BIT(PANDA_FIELD_WRITE),
-        [PANDA_STREAM_ASID] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_OLD)
-            | BIT(PANDA_FIELD_NEW),
-        [PANDA_STREAM_EXCEPTION] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
-            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_NUMBER)
-            | BIT(PANDA_FIELD_INTERRUPT),
-        [PANDA_STREAM_IO] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
-            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_ADDR)
-            | BIT(PANDA_FIELD_SIZE) | BIT(PANDA_FIELD_VALUE)
-            | BIT(PANDA_FIELD_WRITE) | BIT(PANDA_FIELD_PORT),
-        [PANDA_STREAM_CALL] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
-            | BIT(PANDA_FIELD_KERNEL) | BIT(PANDA_FIELD_TARGET)
-            | BIT(PANDA_FIELD_SP) | BIT(PANDA_FIELD_DEPTH)
-            | BIT(PANDA_FIELD_RETURNS),
-        [PANDA_STREAM_SYSCALL] = BIT(PANDA_FIELD_PC) | BIT(PANDA_FIELD_ASID)
-            | BIT(PANDA_FIELD_NUMBER) | BIT(PANDA_FIELD_THREAD)
-            | MAKE_64BIT_MASK(PANDA_FIELD_ARG0, 6) | BIT(PANDA_FIELD_RESULT)
-            | BIT(PANDA_FIELD_PHASE) | BIT(PANDA_FIELD_ABI),
+    static const uint64_t has[PANDA_STREAM_KINDS] = {
+        [PANDA_STREAM_BLOCK] = HAS(PC) | HAS(ASID) | HAS(KERNEL)
+            | HAS(SIZE) | HAS(ICOUNT),
+        [PANDA_STREAM_EDGE] = HAS(SOURCE) | HAS(PC) | HAS(ASID)
+            | HAS(KERNEL),
+        [PANDA_STREAM_INSN] = HAS(PC) | HAS(ASID) | HAS(KERNEL)
+            | HAS(BLOCK),
+        [PANDA_STREAM_MEM] = HAS(PC) | HAS(ASID) | HAS(KERNEL)
+            | HAS(ADDR) | HAS(SIZE) | HAS(VALUE) | HAS(WRITE),
+        [PANDA_STREAM_ASID] = HAS(PC) | HAS(OLD) | HAS(NEW),
+        [PANDA_STREAM_EXCEPTION] = HAS(PC) | HAS(ASID) | HAS(KERNEL)
+            | HAS(NUMBER) | HAS(INTERRUPT),
+        [PANDA_STREAM_IO] = HAS(PC) | HAS(ASID) | HAS(KERNEL)
+            | HAS(ADDR) | HAS(SIZE) | HAS(VALUE) | HAS(WRITE)
+            | HAS(PORT),
+        [PANDA_STREAM_CALL] = HAS(PC) | HAS(ASID) | HAS(KERNEL)
+            | HAS(TARGET) | HAS(SP) | HAS(DEPTH) | HAS(RETURNS),
+        [PANDA_STREAM_SYSCALL] = HAS(PC) | HAS(ASID) | HAS(NUMBER)
+            | HAS(THREAD) | MAKE_64BIT_MASK(PANDA_FIELD_ARG0, 6)
+            | HAS(RESULT) | HAS(PHASE) | HAS(ABI),
+        [PANDA_STREAM_OS] = HAS(EVENT) | HAS(COUNT) | HAS(PID)
+            | HAS(TID) | HAS(THREAD) | HAS(ASID) | HAS(VALUE)
+            | HAS(OTHER) | HAS(ADDR) | HAS(SIZE) | HAS(NAME0)
+            | HAS(NAME1),
     };
 
     if (spec->kind >= PANDA_STREAM_KINDS) {
@@ -232,7 +230,7 @@ static bool check_spec(const PandaStreamSpec *spec)
     }
     for (unsigned i = 0; i < spec->n_fields; i++) {
         if (spec->fields[i] >= PANDA_STREAM_FIELDS
-            || !(has[spec->kind] & BIT(spec->fields[i]))) {
+            || !(has[spec->kind] & BIT_ULL(spec->fields[i]))) {
             panda_fail(PANDA_ERR_ARGUMENT, "streams of kind %u have no field "
                        "%u", spec->kind, spec->fields[i]);
             return false;
@@ -286,7 +284,7 @@ PandaStream *panda_stream_of(PandaListener *listener)
 
 static void recount_kinds(void)
 {
-    uint32_t kinds = 0;
+    uint32_t kinds = 0, os_events = 0;
     PandaListener *l;
 
     pthread_mutex_lock(&panda_registry_lock);
@@ -294,10 +292,13 @@ static void recount_kinds(void)
         PandaStream *s = panda_stream_of(l);
 
         kinds |= s ? BIT(s->kind) : 0;
+        os_events |= s ? s->os_events : 0;
     }
     qatomic_set(&panda_streamed_kinds, kinds);
+    qatomic_set(&panda_streamed_os, os_events);
     pthread_mutex_unlock(&panda_registry_lock);
     panda_syscalls_recount();
+    panda_os_events_recount();
 }
 
 PandaStream *panda_stream_open(const PandaStreamSpec *spec,

@@ -19,6 +19,8 @@ struct PandaStream {
     unsigned n_fields;
     uint8_t fields[PANDA_MAX_FIELDS];
     bool wants_asid;
+    /* Bits of PandaOsEventKind. */
+    uint32_t os_events;
     bool filter_is_static;
     /* It is among the listeners. */
     bool listening;
@@ -94,6 +96,10 @@ struct PandaSyscallCall;
 void panda_stream_syscall(const struct PandaSyscallCall *call,
                           const uint64_t *args, unsigned n, int64_t result,
                           unsigned phase);
+/* Which events of the guest's system are streamed, bits of their kinds. */
+extern uint32_t panda_streamed_os;
+struct PandaOsEvent;
+void panda_stream_os(const struct PandaOsEvent *event);
 void panda_stream_io(uint64_t pc, bool port, uint64_t addr, unsigned size,
                      bool write, uint64_t value);
 

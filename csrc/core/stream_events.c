@@ -13,12 +13,13 @@
 #include "core/stream.h"
 #include "exec/cpu-common.h"
 #include "exec/memopidx.h"
+#include "panda/os_events.h"
 #include "syscalls/syscalls.h"
 #include "tcg/tcg.h"
 #include "tcg/tcg-op.h"
 #include "tcg/tcg-temp-internal.h"
 
-uint32_t panda_streamed_kinds;
+uint32_t panda_streamed_kinds, panda_streamed_os;
 
 static uint64_t asid_for(const PandaStream *s)
 {
@@ -193,6 +194,9 @@ void panda_stream_prepare(PandaStream *s, uint32_t accesses)
         panda_syscall_tables();
         s->listener.points = BIT(PANDA_POINT_SYSCALL);
         break;
+    case PANDA_STREAM_OS:
+        s->os_events = accesses;
+        break;
     default:
         break;
     }
@@ -200,9 +204,12 @@ void panda_stream_prepare(PandaStream *s, uint32_t accesses)
 
 /* ---- events that have no code of their own ---- */
 
-/* Nothing of the filter was decided by the code that was generated. */
-static void put_event(PandaStreamKind kind, uint64_t pc, bool kernel,
-                      uint64_t *all)
+/*
+ * Nothing of the filter was decided by the code that was generated. os_events:
+ * of those, one that the stream has to want.
+ */
+static void put_event_of(PandaStreamKind kind, uint32_t os_events, uint64_t pc,
+                         bool kernel, uint64_t *all)
 {
     PandaListener *l;
 
@@ -210,7 +217,7 @@ static void put_event(PandaStreamKind kind, uint64_t pc, bool kernel,
     PANDA_FOR_EACH_LISTENER(l) {
         PandaStream *s = panda_stream_of(l);
 
-        if (s && s->kind == kind
+        if (s && s->kind == kind && (s->os_events & os_events) == os_events
             && (qatomic_read(&panda_live) & BIT_ULL(l->slot))
             && panda_listener_fits(l, pc, kernel)
             && (s->filter_is_static || panda_listener_counts(l, pc))) {
@@ -218,6 +225,12 @@ static void put_event(PandaStreamKind kind, uint64_t pc, bool kernel,
             panda_stream_put(s, all);
         }
     }
+}
+
+static void put_event(PandaStreamKind kind, uint64_t pc, bool kernel,
+                      uint64_t *all)
+{
+    put_event_of(kind, 0, pc, kernel, all);
 }
 
 void panda_stream_asid(uint64_t pc, uint64_t old_value, uint64_t new_value)
@@ -292,4 +305,24 @@ void panda_stream_call(uint64_t pc, bool kernel, uint64_t target, uint64_t sp,
     };
 
     put_event(PANDA_STREAM_CALL, pc, kernel, all);
+}
+
+void panda_stream_os(const PandaOsEvent *e)
+{
+    bool maps = e->kind == PANDA_OS_MMAP;
+    uint64_t all[PANDA_STREAM_FIELDS] = {
+        [PANDA_FIELD_EVENT] = e->kind,
+        [PANDA_FIELD_COUNT] = e->count,
+        [PANDA_FIELD_PID] = e->task.pid,
+        [PANDA_FIELD_TID] = e->task.tid,
+        [PANDA_FIELD_THREAD] = e->task.task,
+        [PANDA_FIELD_VALUE] = maps ? e->flag : e->value,
+        [PANDA_FIELD_OTHER] = e->other.tid,
+        [PANDA_FIELD_ADDR] = maps ? e->mapping.start : e->file,
+        [PANDA_FIELD_SIZE] = e->mapping.end - e->mapping.start,
+    };
+
+    memcpy(&all[PANDA_FIELD_NAME0], e->task.name, sizeof(e->task.name));
+    put_event_of(PANDA_STREAM_OS, BIT(e->kind), panda_vcpu.pub.panda_guest_pc,
+                 true, all);
 }

@@ -5,74 +5,280 @@
  */
 #include "introspect/events.h"
 #include "introspect/internal.h"
+#include "arch/abi.h"
 #include "panda/plugins/hooks.h"
 
 #define LISTENERS 16
 
-/* Where the task of an event is found. */
-typedef enum TaskFrom {
-    FROM_CURRENT,
-    FROM_FIRST_ARGUMENT,
-} TaskFrom;
+typedef struct Source Source;
 
-typedef struct Source {
-    /* A function of the kernel. The compiler may have split it. */
-    const char *function;
-    TaskFrom from;
-    OsEventFn listener[LISTENERS];
-    unsigned n;
+/* A function of the kernel that runs when something happens. */
+struct Source {
+    OsEvent event;
+    /*
+     * Its names in versions of the kernel, the innermost first. The compiler
+     * may have split it.
+     */
+    const char *functions;
+    void (*arrived)(CPUState *cs, OsEvent event);
+    /* Kernels without it show the event by the others. */
+    bool optional;
     hook *hook;
     uint64_t address;
-    bool missing;
-} Source;
-
-static Source sources[OS_EVENTS] = {
-    /* Both old and new threads pass here, when all is switched. */
-    [OS_EVENT_SWITCH] = { "finish_task_switch", FROM_CURRENT },
-    /* Memory, name and arguments are the new ones. */
-    [OS_EVENT_EXEC] = { "finalize_exec", FROM_CURRENT },
-    [OS_EVENT_FORK] = { "wake_up_new_task", FROM_FIRST_ARGUMENT },
-    [OS_EVENT_EXIT] = { "do_exit", FROM_CURRENT },
 };
+
+static void run_listeners(CPUState *cs, OsEvent e, uint64_t task,
+                          uint64_t argument);
+
+/* ---- what happens, by the function it is known from ---- */
+
+static void at_current(CPUState *cs, OsEvent e)
+{
+    uint64_t task = panda_os_current_task(cs), argument = 0;
+
+    panda_os_get_argument(cs, 0, &argument);
+    if (task) {
+        run_listeners(cs, e, task, argument);
+    }
+}
+
+static void at_first_argument(CPUState *cs, OsEvent e)
+{
+    uint64_t task;
+
+    if (panda_os_get_argument(cs, 0, &task) && task) {
+        run_listeners(cs, e, task, task);
+    }
+}
+
+/* Of the kernel's function that called this one. */
+static bool caller_is(CPUState *cs, const char *const *parts, unsigned n)
+{
+    uint64_t from, offset;
+    const char *name;
+    char type;
+
+    OS_LOCK_GUARD();
+    if (!panda_abi_return_address(cs, &from)
+        || !(name = os_symbol_at(from, &offset, &type))) {
+        return false;
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (strstr(name, parts[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The kernel tells its profiler of mappings, new ones and changed ones. */
+static void mapped(CPUState *cs, OsEvent e)
+{
+    static const char *const changes[] = {
+        "mprotect", "expand", "stack_growth",
+    };
+    uint64_t vma, task = panda_os_current_task(cs);
+
+    if (task && panda_os_get_argument(cs, 0, &vma)) {
+        panda_os_raise(cs, e, task, vma,
+                       caller_is(cs, changes, ARRAY_SIZE(changes)));
+    }
+}
+
+static void gets_file(CPUState *cs, OsEvent e, unsigned of_fd,
+                      unsigned of_file)
+{
+    uint64_t fd, file, task = panda_os_current_task(cs);
+
+    if (task && panda_os_get_argument(cs, of_fd, &fd)
+        && panda_os_get_argument(cs, of_file, &file)) {
+        panda_os_raise(cs, e, task, (uint32_t)fd, file);
+    }
+}
+
+static void opened(CPUState *cs, OsEvent e)
+{
+    gets_file(cs, e, 0, 1);
+}
+
+/* dup2(): the table, the file, the descriptor, which may be in use. */
+static void replaced(CPUState *cs, OsEvent e)
+{
+    gets_file(cs, e, 2, 1);
+}
+
+/* A descriptor that is about to be closed. */
+static struct {
+    uint64_t task;
+    uint64_t file;
+    uint32_t fd;
+} closing;
+
+static void note_descriptor(CPUState *cs, unsigned n)
+{
+    uint64_t fd, task = panda_os_current_task(cs);
+    PandaOpenFile file;
+
+    closing.task = 0;
+    if (task && panda_os_get_argument(cs, n, &fd)
+        && panda_os_file(task, (int32_t)fd, &file) == PANDA_OK) {
+        closing.task = task;
+        closing.file = file.file;
+        closing.fd = fd;
+    }
+}
+
+static void closes_descriptor(CPUState *cs, OsEvent e)
+{
+    note_descriptor(cs, 0);
+}
+
+/* Before 5.11 the table of files is the first argument. */
+static void closes_second(CPUState *cs, OsEvent e)
+{
+    note_descriptor(cs, 1);
+}
+
+static void closes_third(CPUState *cs, OsEvent e)
+{
+    note_descriptor(cs, 2);
+}
+
+static void closed(CPUState *cs, OsEvent e)
+{
+    uint64_t file, task = panda_os_current_task(cs);
+    uint32_t fd = -1;
+
+    if (!task || !panda_os_get_argument(cs, 0, &file)) {
+        return;
+    }
+    if (closing.task == task && closing.file == file) {
+        closing.task = 0;
+        fd = closing.fd;
+    }
+    panda_os_raise(cs, e, task, fd, file);
+}
+
+/* Since 6.6 close() calls this, and so does the other one. */
+static void flushed(CPUState *cs, OsEvent e)
+{
+    static const char *const other[] = { "filp_close" };
+
+    if (!caller_is(cs, other, 1)) {
+        closed(cs, e);
+    }
+}
+
+/* A signal that does nothing where nobody asks for it. */
+#define SIGNAL_INSTEAD 28
+
+static void sent(CPUState *cs, OsEvent e)
+{
+    uint64_t number, task;
+
+    if (panda_os_get_argument(cs, 0, &number)
+        && panda_os_get_argument(cs, 2, &task)
+        && panda_os_raise(cs, e, task, (uint32_t)number, 0)) {
+        panda_os_set_argument(cs, 0, SIGNAL_INSTEAD);
+    }
+}
+
+static Source sources[] = {
+    /* Both old and new threads pass here, when all is switched. */
+    { OS_EVENT_SWITCH, "finish_task_switch", at_current },
+    /* Memory, name and arguments are the new ones. */
+    { OS_EVENT_EXEC, "finalize_exec", at_current },
+    { OS_EVENT_FORK, "wake_up_new_task", at_first_argument },
+    { OS_EVENT_EXIT, "do_exit", at_current },
+    { OS_EVENT_MMAP, "perf_event_mmap", mapped },
+    { OS_EVENT_OPEN, "fd_install", opened },
+    { OS_EVENT_OPEN, "do_dup2", replaced, .optional = true },
+    { OS_EVENT_CLOSE, "filp_close", closed },
+    { OS_EVENT_CLOSE, "filp_flush", flushed, .optional = true },
+    { OS_EVENT_CLOSE, "file_close_fd|close_fd", closes_descriptor,
+      .optional = true },
+    { OS_EVENT_CLOSE, "__close_fd", closes_second, .optional = true },
+    { OS_EVENT_CLOSE, "do_dup2", closes_third, .optional = true },
+    { OS_EVENT_SIGNAL, "__send_signal_locked|send_signal_locked|__send_signal"
+      "|send_signal", sent },
+};
+
+static struct {
+    OsEventFn listener[LISTENERS];
+    unsigned n;
+} subscribed[OS_EVENTS];
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 bool panda_os_events_due;
 
-/* ---- hooks ---- */
-
-static void hooked(PandaCPU *cpu, PandaTB *tb, hook *h)
+static bool is_wanted(OsEvent e)
 {
-    Source *s = h->context;
-    CPUState *cs = panda_vcpu.cs;
-    uint64_t argument = 0, task;
+    return qatomic_read(&subscribed[e].n)
+        || (qatomic_read(&panda_os_raised) & BIT(e));
+}
 
-    panda_hooks_get_argument(cpu, 0, &argument);
-    task = s->from == FROM_FIRST_ARGUMENT ? argument
-                                          : panda_os_current_task(cs);
-    if (!task) {
-        return;
-    }
-    for (unsigned i = 0; i < qatomic_read(&s->n); i++) {
-        OsEventFn function = qatomic_read(&s->listener[i]);
+static void run_listeners(CPUState *cs, OsEvent e, uint64_t task,
+                          uint64_t argument)
+{
+    for (unsigned i = 0; i < qatomic_read(&subscribed[e].n); i++) {
+        OsEventFn function = qatomic_read(&subscribed[e].listener[i]);
 
         if (function) {
             function(cs, task, argument);
         }
     }
+    if (qatomic_read(&panda_os_raised) & BIT(e)) {
+        panda_os_raise(cs, e, task, argument, 0);
+    }
 }
 
-static bool find_function(const char *name, uint64_t *address)
+/* ---- hooks ---- */
+
+static void hooked(PandaCPU *cpu, PandaTB *tb, hook *h)
+{
+    const Source *s = h->context;
+
+    s->arrived(panda_vcpu.cs, s->event);
+}
+
+#ifdef TARGET_PPC64
+
+/* Callers in the kernel enter behind what finds the table of constants. */
+static uint64_t local_entry(uint64_t address)
+{
+    uint32_t first, second;
+
+    return os_read_u32(address, &first) && os_read_u32(address + 4, &second)
+        /* addis r2,r12,... or lis r2,...; addi r2,r2,... */
+        && (first >> 16 == 0x3c4c || first >> 16 == 0x3c40)
+        && second >> 16 == 0x3842 ? address + 8 : address;
+}
+
+#else
+
+static uint64_t local_entry(uint64_t address)
+{
+    return address;
+}
+
+#endif
+
+static bool find_function(const char *names, uint64_t *address)
 {
     static const char *const suffix[] = {
         "", ".isra.0", ".constprop.0", ".part.0",
     };
+    g_auto(GStrv) name = g_strsplit(names, "|", 0);
 
-    for (unsigned i = 0; i < ARRAY_SIZE(suffix); i++) {
-        g_autofree char *full = g_strconcat(name, suffix[i], NULL);
+    OS_LOCK_GUARD();
+    for (unsigned i = 0; name[i]; i++) {
+        for (unsigned j = 0; j < ARRAY_SIZE(suffix); j++) {
+            g_autofree char *full = g_strconcat(name[i], suffix[j], NULL);
 
-        OS_LOCK_GUARD();
-        if (os_symbol(full, address)) {
-            return true;
+            if (os_symbol(full, address)) {
+                *address = local_entry(*address);
+                return true;
+            }
         }
     }
     return false;
@@ -91,8 +297,7 @@ static void put_hook(Source *s)
     if (s->hook) {
         return;
     }
-    s->missing = !find_function(s->function, &h.addr);
-    if (!s->missing) {
+    if (find_function(s->functions, &h.addr)) {
         s->address = h.addr;
         s->hook = panda_hooks_add_hook(&h);
     }
@@ -111,22 +316,22 @@ void panda_os_events_poll(CPUState *cs)
     bool due = false, wanted = false, ready;
 
     for (OsEvent e = 0; e < OS_EVENTS; e++) {
-        wanted |= qatomic_read(&sources[e].n);
+        wanted |= is_wanted(e);
     }
     /* The kernel is looked for only if somebody wants to know. */
     ready = wanted && panda_os_ready(cs);
     pthread_mutex_lock(&lock);
-    for (OsEvent e = 0; e < OS_EVENTS; e++) {
-        Source *s = &sources[e];
+    for (unsigned i = 0; i < ARRAY_SIZE(sources); i++) {
+        Source *s = &sources[i];
         uint64_t at;
 
-        if (!s->n) {
+        if (!is_wanted(s->event)) {
             take_hook(s);
         } else if (!ready) {
             due = true;
         } else {
             /* Another kernel, or the same one elsewhere. */
-            if (s->hook && (!find_function(s->function, &at)
+            if (s->hook && (!find_function(s->functions, &at)
                             || at != s->address)) {
                 take_hook(s);
             }
@@ -135,18 +340,21 @@ void panda_os_events_poll(CPUState *cs)
     }
     qatomic_set(&panda_os_events_due, due);
     pthread_mutex_unlock(&lock);
+    if (ready) {
+        panda_os_tell_missing();
+    }
 }
 
 /* ---- who wants to know ---- */
 
 void panda_os_subscribe(OsEvent event, OsEventFn function)
 {
-    Source *s = &sources[event];
-
     pthread_mutex_lock(&lock);
-    if (s->n < LISTENERS) {
-        s->listener[s->n] = function;
-        qatomic_set(&s->n, s->n + 1);
+    if (subscribed[event].n < LISTENERS) {
+        unsigned n = subscribed[event].n;
+
+        subscribed[event].listener[n] = function;
+        qatomic_set(&subscribed[event].n, n + 1);
     }
     qatomic_set(&panda_os_events_due, true);
     pthread_mutex_unlock(&lock);
@@ -154,13 +362,16 @@ void panda_os_subscribe(OsEvent event, OsEventFn function)
 
 void panda_os_unsubscribe(OsEvent event, OsEventFn function)
 {
-    Source *s = &sources[event];
+    unsigned n;
 
     pthread_mutex_lock(&lock);
-    for (unsigned i = 0; i < s->n; i++) {
-        if (s->listener[i] == function) {
-            qatomic_set(&s->listener[i], s->listener[s->n - 1]);
-            qatomic_set(&s->n, s->n - 1);
+    n = subscribed[event].n;
+    for (unsigned i = 0; i < n; i++) {
+        OsEventFn *listener = subscribed[event].listener;
+
+        if (listener[i] == function) {
+            qatomic_set(&listener[i], listener[n - 1]);
+            qatomic_set(&subscribed[event].n, n - 1);
             break;
         }
     }
@@ -170,5 +381,18 @@ void panda_os_unsubscribe(OsEvent event, OsEventFn function)
 
 const char *panda_os_event_missing(OsEvent event)
 {
-    return sources[event].missing ? sources[event].function : NULL;
+    uint64_t address;
+
+    if (!panda_os_is_found()) {
+        return NULL;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(sources); i++) {
+        const Source *s = &sources[i];
+
+        if (s->event == event && !s->optional
+            && !find_function(s->functions, &address)) {
+            return s->functions;
+        }
+    }
+    return NULL;
 }

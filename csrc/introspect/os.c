@@ -178,6 +178,12 @@ bool panda_os_ready(CPUState *cs)
     return found;
 }
 
+bool panda_os_is_found(void)
+{
+    OS_LOCK_GUARD();
+    return found && !doubtful;
+}
+
 void panda_os_doubt(void)
 {
     OS_LOCK_GUARD();

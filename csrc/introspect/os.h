@@ -32,6 +32,9 @@ typedef struct PandaOsThread {
  */
 bool panda_os_ready(CPUState *cs);
 
+/* It was found, and nothing has happened since that makes it doubtful. */
+bool panda_os_is_found(void);
+
 /*
  * Address of the running thread's task_struct; 0 if it is not known. Costs a
  * few loads: for every system call, hook and event.

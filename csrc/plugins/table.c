@@ -13,9 +13,11 @@
     _(hooks)                                                                  \
     _(hw_proc_id)                                                             \
     _(hypercaller)                                                            \
+    _(loaded)                                                                 \
     _(mem_hooks)                                                              \
     _(osi)                                                                    \
     _(proc_start_linux)                                                       \
+    _(signal)                                                                 \
     _(stringsearch)                                                           \
     _(syscalls2)                                                              \
     _(osi_linux)

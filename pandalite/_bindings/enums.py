@@ -225,6 +225,34 @@ class PandaMachineState(IntEnum):
     FINISHED = 5
 
 
+class PandaOsEventKind(IntEnum):
+    """What happens.
+
+    Members:
+        START: A program is about to begin: its memory, arguments and variables are there, and
+            nothing of it has run.
+        EXEC: The same moment: a process has got another program by exec.
+        FORK: A process makes another one or a thread, which has not run yet.
+        EXIT: A thread ends.
+        SWITCH: Another thread runs: this one.
+        MMAP: A mapping was made or has changed.
+        OPEN: A process has got a descriptor: by open, pipe, socket, dup, ...
+        CLOSE: A process gives up an open file.
+        SIGNAL: A signal is sent, and has not reached its process.
+    """
+
+    START = 0
+    EXEC = 1
+    FORK = 2
+    EXIT = 3
+    SWITCH = 4
+    MMAP = 5
+    OPEN = 6
+    CLOSE = 7
+    SIGNAL = 8
+    EVENT_KINDS = 9
+
+
 class PandaPppKind(IntEnum):
     """What an argument of a Python function is.
 
@@ -273,6 +301,8 @@ class PandaStreamKind(IntEnum):
         CALL: Calls and returns: pc, asid, kernel, target, sp, depth, returns.
         SYSCALL: System calls and their returns: pc, asid, number, thread, arg0 to arg5, result,
             phase, abi.
+        OS: Events of the guest's system (panda/os_events.h): event, count, pid, tid, thread,
+            asid, value, other, addr, size, name0, name1.
     """
 
     BLOCK = 0
@@ -284,7 +314,8 @@ class PandaStreamKind(IntEnum):
     IO = 6
     CALL = 7
     SYSCALL = 8
-    KINDS = 9
+    OS = 9
+    KINDS = 10
 
 
 class PandaStreamField(IntEnum):
@@ -317,6 +348,11 @@ class PandaStreamField(IntEnum):
         FIELD_RESULT: What it has returned, errors negative; 0 when it is made.
         FIELD_PHASE: 0: it is made; 1: it returns; 2: it returns in the child.
         FIELD_ABI: Index of its set of numbers: panda_syscall_abi_name().
+        FIELD_EVENT: A PandaOsEventKind.
+        FIELD_COUNT: Instructions since the recording or replay began; 0 without one.
+        FIELD_PID: Process and thread the event happens to.
+        FIELD_OTHER: Thread that is made, or that sends the signal.
+        FIELD_NAME0: Short name of the process: 16 bytes in two words.
     """
 
     FIELD_PC = 0
@@ -348,7 +384,14 @@ class PandaStreamField(IntEnum):
     FIELD_RESULT = 26
     FIELD_PHASE = 27
     FIELD_ABI = 28
-    STREAM_FIELDS = 29
+    FIELD_EVENT = 29
+    FIELD_COUNT = 30
+    FIELD_PID = 31
+    FIELD_TID = 32
+    FIELD_OTHER = 33
+    FIELD_NAME0 = 34
+    FIELD_NAME1 = 35
+    STREAM_FIELDS = 36
 
 
 class stack_type(IntEnum):

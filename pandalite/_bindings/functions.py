@@ -50,6 +50,7 @@ from .structs import (
     PandaModule,
     PandaMount,
     PandaOpenFile,
+    PandaOsListenerSpec,
     PandaPppPoint,
     PandaProcessMemory,
     PandaPythonApi,
@@ -221,6 +222,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_os_modules": (c_int64, (POINTER(PandaModule), c_uint64)),
     "panda_os_symbol": (c_int, (c_char_p, POINTER(c_uint64))),
     "panda_os_symbol_at": (c_char_p, (c_uint64, POINTER(c_uint64))),
+    "panda_os_events_add": (c_int64, (POINTER(PandaOsListenerSpec),)),
+    "panda_os_events_remove": (c_int, (c_int64,)),
+    "panda_os_event_name": (c_char_p, (c_uint32,)),
+    "panda_os_event_reason": (c_char_p, (c_uint32,)),
     "panda_os_mounts": (c_int64, (c_uint64, POINTER(PandaMount), c_uint64)),
     "panda_os_mount_source": (c_int64, (c_uint64, c_char_p, c_uint64)),
     "panda_os_mount_path": (c_int64, (c_uint64, c_uint64, c_char_p, c_uint64)),
@@ -423,6 +428,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (POINTER(PandaCPU), POINTER(OsiProc), c_int32),
     ),
     "panda_osi_linux_ext_get_file_struct_ptr": (c_uint64, (POINTER(PandaCPU), c_uint64, c_int32)),
+    "panda_signal_block_sig": (c_int, (c_int32,)),
+    "panda_signal_block_sig_by_proc": (c_int, (c_int32, c_char_p)),
     "panda_stringsearch_add_string": (c_bool, (c_char_p,)),
     "panda_stringsearch_remove_string": (c_bool, (c_char_p,)),
     "panda_stringsearch_reset_strings": (None, ()),
@@ -1322,6 +1329,34 @@ class Library(NonblockingLibrary, Protocol):
         """The kernel's symbol at or below an address, and how far below it is.
 
         Those of modules have the module's name behind them: `name [module]`. NULL if there is none.
+        """
+
+    def panda_os_events_add(
+        self,
+        spec: PandaOsListenerSpec
+        | Array[PandaOsListenerSpec]
+        | _Pointer[PandaOsListenerSpec]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Have a function called for events; from any thread.
+
+        Until the guest's kernel is found, nothing happens; it is looked for meanwhile. Returns a
+        number for panda_os_events_remove(); PANDA_ERR_ARGUMENT, or PANDA_ERR_OS if the kernel is
+        found and does not show such events.
+        """
+
+    def panda_os_events_remove(self, number: int, /) -> int:
+        """Have it called no more; PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_os_event_name(self, kind: int, /) -> bytes | None:
+        """Name of a PandaOsEventKind; NULL if there is none of that number."""
+
+    def panda_os_event_reason(self, kind: int, /) -> bytes | None:
+        """Why events of a kind cannot be had of the guest's kernel.
+
+        NULL if they can, or if the kernel is not found yet.
         """
 
     def panda_os_mounts(
@@ -2559,6 +2594,16 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> int:
         """Address of the struct file of a file a task has open; 0: none."""
+
+    def panda_signal_block_sig(self, sig: int, /) -> int:
+        """From now on, a signal of this number reaches no process.
+
+        Whoever would get it gets SIGWINCH (28), which does nothing where nobody asks for it.
+        PANDA_ERR_ARGUMENT if there is no such signal.
+        """
+
+    def panda_signal_block_sig_by_proc(self, sig: int, procname: CharPointer, /) -> int:
+        """The same for processes of a short name only."""
 
     def panda_stringsearch_add_string(self, text: CharPointer, /) -> bool:
         """Look for a text; one like "0a:0b:0c" is the bytes with these values.

@@ -82,6 +82,19 @@ PPP: dict[str, dict[str, PppCallback]] = {
     "dynamic_symbols": {},
     "hw_proc_id": {},
     "hypercaller": {},
+    "loaded": {
+        "on_library_load": PppCallback(
+            "on_library_load",
+            "void",
+            ("cpu", "pc", "filename", "base", "size"),
+            ("PandaCPU *", "target_ptr_t", "char *", "target_ptr_t", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, c_char_p, c_uint64, c_uint64),
+            "The current process has mapped a part of a file.\n\n"
+            "pc is that of the kernel's function which tells of it. filename is the "
+            "path, valid until the function returns; base and size are those of the "
+            "mapping.",
+        ),
+    },
     "mem_hooks": {},
     "osi": {
         "on_task_change": PppCallback(
@@ -106,6 +119,7 @@ PPP: dict[str, dict[str, PppCallback]] = {
             "The CPU is still in the kernel.",
         ),
     },
+    "signal": {},
     "stringsearch": {
         "on_ssm": PppCallback(
             "on_ssm",
@@ -234,6 +248,7 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "register_hypercall": "panda_hypercaller_register_hypercall",
         "unregister_hypercall": "panda_hypercaller_unregister_hypercall",
     },
+    "loaded": {},
     "mem_hooks": {
         "add_mem_hook": "panda_mem_hooks_add_mem_hook",
         "remove_mem_hook": "panda_mem_hooks_remove_mem_hook",
@@ -277,6 +292,10 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "ext_get_file_struct_ptr": "panda_osi_linux_ext_get_file_struct_ptr",
     },
     "proc_start_linux": {},
+    "signal": {
+        "block_sig": "panda_signal_block_sig",
+        "block_sig_by_proc": "panda_signal_block_sig_by_proc",
+    },
     "stringsearch": {
         "add_string": "panda_stringsearch_add_string",
         "remove_string": "panda_stringsearch_remove_string",

@@ -437,6 +437,70 @@ class PandaProcessMemory(Structure):
     )
 
 
+class PandaOsEvent(Structure):
+    """An event; what its kind has nothing to say of is 0.
+
+    Fields:
+        kind: A PandaOsEventKind.
+        flag: mmap: 1 if the mapping was there and its bounds or rights have changed; exit: 1 if
+            no other thread of the process is left.
+        count: Instructions since the recording or replay began; 0 without one.
+        task: Whom it happens to: of a signal, who gets it.
+        other: fork: the new one; signal: whose system call or fault it is from.
+        value: exit: the status as wait() has it; open: the descriptor; close: the descriptor,
+            -1 if it is closed by exec or the end of the process; signal: its number.
+        mapping: mmap: the mapping.
+        file: mmap, open, close: address of the struct file; 0: there is none.
+    """
+
+    kind: int
+    flag: int
+    count: int
+    task: PandaTask
+    other: PandaTask
+    value: int
+    mapping: PandaMapping
+    file: int
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("flag", c_uint32),
+        ("count", c_uint64),
+        ("task", PandaTask),
+        ("other", PandaTask),
+        ("value", c_int64),
+        ("mapping", PandaMapping),
+        ("file", c_uint64),
+    )
+
+
+class PandaOsListenerSpec(Structure):
+    """Which events a function is to be called for.
+
+    Fields:
+        kind: A PandaOsEventKind.
+        pid: Of this process; 0: of all.
+        procname: Of processes of this short name; NULL: of all.
+        missing: May be NULL.
+    """
+
+    kind: int
+    pid: int
+    procname: bytes | None
+    function: CFuncPtr
+    missing: CFuncPtr
+    context: int | None
+
+    _fields_ = (
+        ("kind", c_uint32),
+        ("pid", c_int32),
+        ("procname", c_char_p),
+        ("function", CFUNCTYPE(c_int, POINTER(PandaCPU), POINTER(PandaOsEvent), c_void_p)),
+        ("missing", CFUNCTYPE(None, c_char_p, c_void_p)),
+        ("context", c_void_p),
+    )
+
+
 class PandaMount(Structure):
     """What is mounted at a place.
 
@@ -783,7 +847,8 @@ class PandaStreamSpec(Structure):
         batch: Records in a batch.
         batches: Batches there may be at a time, at least 2.
         drop: Nonzero: if all batches are full, drop records and count them. 0: wait.
-        accesses: Of memory accesses: 1 reads, 2 writes, 3 both.
+        accesses: Of memory accesses: 1 reads, 2 writes, 3 both. Of events of the guest's
+            system: bits of PandaOsEventKind.
     """
 
     kind: int

@@ -21,6 +21,7 @@
 #include "panda/monitor.h"
 #include "panda/os.h"
 #include "panda/os_kernel.h"
+#include "panda/os_events.h"
 #include "panda/plugins.h"
 #include "panda/ppp.h"
 #include "panda/python.h"

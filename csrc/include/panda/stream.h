@@ -37,7 +37,12 @@ typedef enum PandaStreamKind {
      * result, phase, abi.
      */
     PANDA_STREAM_SYSCALL = 8,
-    PANDA_STREAM_KINDS = 9,
+    /**
+     * Events of the guest's system (panda/os_events.h): event, count, pid, tid,
+     * thread, asid, value, other, addr, size, name0, name1.
+     */
+    PANDA_STREAM_OS = 9,
+    PANDA_STREAM_KINDS = 10,
 } PandaStreamKind;
 
 /** Fields of records; each kind has some of them. */
@@ -101,7 +106,19 @@ typedef enum PandaStreamField {
     PANDA_FIELD_PHASE = 27,
     /** Index of its set of numbers: panda_syscall_abi_name(). */
     PANDA_FIELD_ABI = 28,
-    PANDA_STREAM_FIELDS = 29,
+    /** A PandaOsEventKind. */
+    PANDA_FIELD_EVENT = 29,
+    /** Instructions since the recording or replay began; 0 without one. */
+    PANDA_FIELD_COUNT = 30,
+    /** Process and thread the event happens to. */
+    PANDA_FIELD_PID = 31,
+    PANDA_FIELD_TID = 32,
+    /** Thread that is made, or that sends the signal. */
+    PANDA_FIELD_OTHER = 33,
+    /** Short name of the process: 16 bytes in two words. */
+    PANDA_FIELD_NAME0 = 34,
+    PANDA_FIELD_NAME1 = 35,
+    PANDA_STREAM_FIELDS = 36,
 } PandaStreamField;
 
 /** What a stream is to be. */
@@ -117,7 +134,10 @@ typedef struct PandaStreamSpec {
     uint32_t batches;
     /** Nonzero: if all batches are full, drop records and count them. 0: wait. */
     uint32_t drop;
-    /** Of memory accesses: 1 reads, 2 writes, 3 both. */
+    /**
+     * Of memory accesses: 1 reads, 2 writes, 3 both. Of events of the guest's
+     * system: bits of PandaOsEventKind.
+     */
     uint32_t accesses;
 } PandaStreamSpec;
 
