@@ -6,7 +6,6 @@ has the symbol, an ordinary hook is added there, for that process.
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -169,7 +168,7 @@ class SymbolHooks(HookKinds):
             address is 0 if there is none.
         """
         self._need_plugin("dynamic_symbols", autoload=True)
-        address = self.current_pc(cpu) if pc is None else pc
+        address = self.libpanda.fast.panda_current_pc(cpu) if pc is None else pc
         found = self.libpanda.panda_dynamic_symbols_get_best_matching_symbol(
             cpu, address & self._address_mask, asid or 0
         )
@@ -236,5 +235,3 @@ def _name(text: str | None) -> bytes:
     if len(raw) >= _ROOM:
         raise ValueError(f"a name of at most {_ROOM - 1} bytes is needed, not {text!r}")
     return raw
-
-

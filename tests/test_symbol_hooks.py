@@ -1,0 +1,160 @@
+"""Functions of programs and libraries that are hooked by their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from guest import boot, built, in_guest, run_case
+
+#: All guests that have programs linked dynamically.
+ARCHES = (
+    *("x86_64", "i386", "arm", "aarch64", "mips", "mipsel", "mips64", "mips64el"),
+    *("ppc", "ppc64", "ppc64el", "riscv64"),
+)
+
+
+def case_hooks(arch: str) -> dict[str, Any]:
+    panda = boot(arch)
+    calls: list[list[Any]] = []
+    results: list[int] = []
+
+    @panda.hook_symbol("/libc.so", "getuid", name="uid")
+    def getuid(cpu: Any, tb: Any, hook: Any) -> None:
+        calls.append([panda.get_process_name(cpu), hook.sym.name.decode(), hook.addr])
+        hook.skip(4242)
+
+    @panda.hook_symbol("/libc.so", "geteuid")
+    def geteuid(cpu: Any, tb: Any, hook: Any) -> None:
+        hook.on_return(lambda cpu, result: results.append(result))
+
+    def work() -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        found["hooked"] = panda.run_serial_cmd("id -ru")
+        found["twice"] = panda.run_serial_cmd("id -ru; id -u")
+        found["left"] = len(panda.named_hooks["uid"].hooks)
+        panda.named_hooks["uid"].disable()
+        before = len(calls)
+        found["disabled"] = panda.run_serial_cmd("id -ru")
+        found["quiet"] = len(calls) == before
+        panda.named_hooks["uid"].enable()
+        found["enabled"] = panda.run_serial_cmd("id -ru")
+        panda.delete_callbacks()
+        found["deleted"] = panda.run_serial_cmd("id -ru")
+        return found
+
+    found = in_guest(panda, work)
+    return {**found, "calls": calls, "results": results}
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_hooks(arch: str) -> None:
+    found = run_case(case_hooks, built(arch))
+    assert found["hooked"].split()[-1] == "4242"
+    assert found["twice"].split() == ["4242", "0"]
+    assert found["disabled"].split()[-1] == "0"
+    assert found["quiet"]
+    assert found["enabled"].split()[-1] == "4242"
+    assert found["deleted"].split()[-1] == "0"
+    assert {call[1] for call in found["calls"]} == {"getuid"}
+    assert "id" in {call[0] for call in found["calls"]}
+    # Hooks of processes that have ended are gone: the shell's is left.
+    assert found["left"] <= 3
+    assert found["results"] and set(found["results"]) == {0}
+
+
+def case_resolution() -> dict[str, Any]:
+    panda = boot()
+    seen: list[list[Any]] = []
+    offsets: list[int] = []
+    functions: set[str] = set()
+    best: list[list[str]] = []
+
+    def work() -> dict[str, Any]:
+        panda.run_serial_cmd("cat /dev/zero > /dev/null & sleep 0.2")
+
+        # There is a process already that has it, and there will be others.
+        @panda.hook_symbol_resolution("/libc.so", "strtol")
+        def resolved(resolve: Any, symbol: Any, asid: int) -> None:
+            seen.append([symbol.name.decode(), symbol.section.decode(), symbol.address, asid])
+
+        @panda.hook_symbol_resolution("/bin/cat", 64)
+        def at_offset(resolve: Any, symbol: Any, asid: int) -> None:
+            offsets.append(symbol.address)
+
+        @panda.hook_symbol_resolution("libtinfo", None)
+        def any_function(resolve: Any, symbol: Any, asid: int) -> None:
+            functions.add(symbol.name.decode())
+
+        panda.run_serial_cmd("cat /etc/passwd > /dev/null; sleep 0.2; bash -c 'echo x; sleep 0.1'")
+        processes = [p for p in panda.os.processes() if p.mm]
+        truth = {
+            p.asid: p.symbol("strtol", "/libc.so").address
+            for p in processes
+            if any("/libc.so" in m.path for m in p.mappings())
+        }
+        cat = next(p for p in processes if p.name == "cat")
+        start = next(lib.start for lib in cat.libraries() if lib.path.endswith("/cat"))
+        count = len(seen)
+        panda.delete_callbacks()
+
+        @panda.cb_before_block_exec(procname="cat", kernel=False)
+        def before_block_exec(cpu: Any, tb: Any) -> None:
+            if len(best) < 200:
+                symbol = panda.get_best_matching_symbol(cpu)
+                at = panda.os.current.symbol_at(panda.current_pc(cpu))
+                best.append([symbol.name.decode(), at.name if at else ""])
+
+        panda.run_serial_cmd("cat /etc/passwd > /dev/null; sleep 0.2")
+        return {"truth": list(truth.items()), "start": start, "count": count}
+
+    found = in_guest(panda, work)
+    return {
+        **found,
+        "seen": seen,
+        "offsets": offsets,
+        "functions": sorted(functions),
+        "best": best,
+    }
+
+
+def test_resolution() -> None:
+    found = run_case(case_resolution)
+    assert {s[0] for s in found["seen"]} == {"strtol"}
+    assert all(s[1].endswith("/libc.so.6") for s in found["seen"])
+    told = {asid: address for _, _, address, asid in found["seen"]}
+    for asid, address in found["truth"]:
+        assert told[asid] == address
+    # Each process is told once.
+    assert len(found["seen"]) == found["count"] >= len(found["truth"])
+    assert found["start"] + 64 in found["offsets"]
+    assert "tgetent" in found["functions"]
+    named = [pair for pair in found["best"] if pair[1]]
+    assert named
+    assert all(best == at for best, at in named)
+
+
+def case_errors() -> dict[str, Any]:
+    panda = boot()
+    errors: list[str] = []
+    try:
+        panda.hook_symbol("x" * 300, "y")(lambda cpu, tb, hook: None)
+    except ValueError as error:
+        errors.append(str(error))
+    raised = ""
+
+    @panda.hook_symbol("/libc.so", "getuid")
+    def getuid(cpu: Any, tb: Any, hook: Any) -> None:
+        raise KeyError("mine")
+
+    try:
+        in_guest(panda, lambda: panda.run_serial_cmd("id -ru"))
+    except KeyError as error:
+        raised = str(error)
+    return {"errors": errors, "raised": raised}
+
+
+def test_errors() -> None:
+    found = run_case(case_errors)
+    assert "255 bytes" in found["errors"][0]
+    assert "mine" in found["raised"]
