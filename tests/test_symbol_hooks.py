@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from guest import boot, built, in_guest, run_case
+from test_plugins import build
 
 #: All guests that have programs linked dynamically.
 ARCHES = (
@@ -158,3 +160,81 @@ def test_errors() -> None:
     found = run_case(case_errors)
     assert "255 bytes" in found["errors"][0]
     assert "mine" in found["raised"]
+
+
+#: A plugin in C that counts calls of a function, by its name.
+COUNTER = """
+#include "panda/plugin.h"
+#include "panda/plugins/dynamic_symbols.h"
+#include "panda/plugins/hooks.h"
+
+static uint64_t calls, found;
+static int number;
+
+static void called(CPUState *cpu, TranslationBlock *tb, hook *h)
+{
+    calls += !strcmp(h->sym.name, "getuid") && panda_current_pc(cpu) == h->addr;
+}
+
+static void resolved(hook_symbol_resolve *r, const symbol *s, target_ptr_t asid)
+{
+    found += s->address != 0 && asid != 0;
+    r->enabled = false;
+}
+
+PANDA_EXPORT uint64_t get(int what);
+uint64_t get(int what)
+{
+    if (what == 2) {
+        return panda_hooks_remove_symbol_hook(number);
+    }
+    return what ? found : calls;
+}
+
+bool init_plugin(void *self)
+{
+    symbol_hook h = {
+        .name = "getuid", .section = "/libc.so", .type = PANDA_CB_START_BLOCK_EXEC,
+        .cb.start_block_exec = called,
+    };
+    hook_symbol_resolve r = { .name = "getuid", .cb = resolved, .enabled = true };
+
+    number = panda_hooks_add_symbol_hook(&h);
+    h.type = PANDA_CB_MONITOR;
+    return number > 0 && panda_hooks_add_symbol_hook(&h) == PANDA_ERR_ARGUMENT
+        && panda_dynamic_symbols_hook_symbol_resolution(&r) > 0;
+}
+
+void uninit_plugin(void *self)
+{
+}
+"""
+
+
+def case_c_plugin(folder: str) -> dict[str, int]:
+    panda = boot(plugin_path=folder)
+    panda.load_plugin("uidcount")
+    get = panda.plugins["uidcount"].get
+
+    def work() -> dict[str, int]:
+        panda.run_serial_cmd("id -ru; id -ru")
+        found = {"calls": get(0), "found": get(1)}
+        panda.run_serial_cmd("id -ru")
+        found["more"] = get(0) - found["calls"]
+        found["removed"] = get(2)
+        before = get(0)
+        panda.run_serial_cmd("id -ru")
+        found["after"] = get(0) - before
+        return found
+
+    return in_guest(panda, work)
+
+
+def test_c_plugin(tmp_path: Path) -> None:
+    build(COUNTER, tmp_path, "uidcount", "-Wno-unused-parameter")
+    found = run_case(case_c_plugin, str(tmp_path))
+    assert found["more"] > 0
+    assert found["calls"] == 2 * found["more"]
+    # The function has said that it has seen enough.
+    assert found["found"] == 1
+    assert found["removed"] == found["after"] == 0

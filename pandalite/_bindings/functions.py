@@ -69,6 +69,7 @@ from .structs import (
     panda_arg_list,
     prog_point,
     symbol,
+    symbol_hook,
     syscall_info_t,
     syscall_meta_t,
 )
@@ -353,6 +354,8 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_hooks_add_hook": (POINTER(hook), (POINTER(hook),)),
     "panda_hooks_add_python": (c_int, (POINTER(hook), POINTER(PandaPythonCallback))),
     "panda_hooks_remove_hook": (c_int, (POINTER(hook),)),
+    "panda_hooks_add_symbol_hook": (c_int, (POINTER(symbol_hook),)),
+    "panda_hooks_remove_symbol_hook": (c_int, (c_int,)),
     "panda_hooks_enable_hooking": (None, ()),
     "panda_hooks_disable_hooking": (None, ()),
     "panda_hooks_count": (c_uint32, ()),
@@ -2206,6 +2209,21 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> int:
         """Remove a hook: the copy, or what panda_hooks_add_python() was given."""
+
+    def panda_hooks_add_symbol_hook(
+        self,
+        h: symbol_hook | Array[symbol_hook] | _Pointer[symbol_hook] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Add a hook in each process that has a symbol, now or later; copied.
+
+        The plugin dynamic_symbols is loaded for it. The hooks are of the user's mode, and go with
+        their process. Returns a number for panda_hooks_remove_symbol_hook(); PANDA_ERR_OS if the
+        guest's kernel does not show what is mapped.
+        """
+
+    def panda_hooks_remove_symbol_hook(self, number: int, /) -> int:
+        """Remove it, and its hooks in all processes."""
 
     def panda_hooks_enable_hooking(self) -> None:
         """Let hooks act (the default)."""

@@ -223,6 +223,8 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "add_hook": "panda_hooks_add_hook",
         "add_python": "panda_hooks_add_python",
         "remove_hook": "panda_hooks_remove_hook",
+        "add_symbol_hook": "panda_hooks_add_symbol_hook",
+        "remove_symbol_hook": "panda_hooks_remove_symbol_hook",
         "enable_hooking": "panda_hooks_enable_hooking",
         "disable_hooking": "panda_hooks_disable_hooking",
         "count": "panda_hooks_count",

@@ -1091,6 +1091,32 @@ hook._fields_ = (
 )
 
 
+class symbol_hook(Structure):
+    """A hook of a symbol, in every process that has it.
+
+    Fields:
+        name: Its name, a version may follow an `@`; empty: all functions.
+        offset: With hook_offset: so far behind the first byte of the file.
+        section: Part of the path of the file it is in; empty: any.
+    """
+
+    name: bytes
+    offset: int
+    hook_offset: bool
+    section: bytes
+    type: int
+    cb: hooks_panda_cb
+
+    _fields_ = (
+        ("name", c_char * 256),
+        ("offset", c_uint64),
+        ("hook_offset", c_bool),
+        ("section", c_char * 256),
+        ("type", c_uint),
+        ("cb", hooks_panda_cb),
+    )
+
+
 class hook_symbol_resolve(Structure):
     """A symbol that is waited for.
 

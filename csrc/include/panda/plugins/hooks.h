@@ -90,6 +90,32 @@ int panda_hooks_add_python(hook *h, const PandaPythonCallback *callback);
 /** Remove a hook: the copy, or what panda_hooks_add_python() was given. */
 int panda_hooks_remove_hook(hook *h);
 
+/** A hook of a symbol, in every process that has it. */
+typedef struct symbol_hook {
+    /** Its name, a version may follow an `@`; empty: all functions. */
+    char name[MAX_PATH_LEN];
+    /** With hook_offset: so far behind the first byte of the file. */
+    target_ptr_t offset;
+    bool hook_offset;
+    /** Part of the path of the file it is in; empty: any. */
+    char section[MAX_PATH_LEN];
+    panda_cb_type type;
+    hooks_panda_cb cb;
+} symbol_hook;
+
+/**
+ * Add a hook in each process that has a symbol, now or later; copied.
+ *
+ * The plugin dynamic_symbols is loaded for it. The hooks are of the user's
+ * mode, and go with their process. Returns a number for
+ * panda_hooks_remove_symbol_hook(); PANDA_ERR_OS if the guest's kernel does
+ * not show what is mapped.
+ */
+int panda_hooks_add_symbol_hook(const symbol_hook *h);
+
+/** Remove it, and its hooks in all processes. */
+int panda_hooks_remove_symbol_hook(int number);
+
 /** Let hooks act (the default). */
 void panda_hooks_enable_hooking(void);
 
