@@ -248,6 +248,12 @@ static int happened(PandaCPU *cpu, const PandaOsEvent *event, void *context)
         forget(event->task.mm);
         look_once(&event->task);
         break;
+    case PANDA_OS_FORK:
+        /* Its memory map may be where that of one was that ran exec. */
+        if (event->other.mm != event->task.mm) {
+            forget(event->other.mm);
+        }
+        break;
     case PANDA_OS_EXIT:
         if (event->flag) {
             forget(event->task.mm);
@@ -279,7 +285,8 @@ static void stop_listening(void)
 static int start_listening(void)
 {
     static const uint8_t kinds[] = {
-        PANDA_OS_EXEC, PANDA_OS_EXIT, PANDA_OS_SWITCH, PANDA_OS_MMAP,
+        PANDA_OS_EXEC, PANDA_OS_FORK, PANDA_OS_EXIT, PANDA_OS_SWITCH,
+        PANDA_OS_MMAP,
     };
 
     for (unsigned i = 0; i < ARRAY_SIZE(kinds) && !listening; i++) {
