@@ -89,6 +89,8 @@ FN_panda_ppp_add_with_context_function = CFUNCTYPE(None)
 FN_panda_ppp_remove_function = CFUNCTYPE(None)
 #: Type of function of panda_ppp_remove_with_context().
 FN_panda_ppp_remove_with_context_function = CFUNCTYPE(None)
+#: Type of hook of panda_hooks2_add_hooks2().
+FN_panda_hooks2_add_hooks2_hook = CFUNCTYPE(c_bool, POINTER(PandaCPU), POINTER(PandaTB), c_void_p)
 #: Type of function of panda_hypercaller_register_hypercall().
 FN_panda_hypercaller_register_hypercall_function = CFUNCTYPE(None, POINTER(PandaCPU))
 
@@ -315,6 +317,15 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_stream_stop": (None, (c_void_p,)),
     "panda_stream_finish": (None, (c_void_p,)),
     "panda_stream_close": (None, (c_void_p, c_bool)),
+    "panda_osi_get_current_process": (POINTER(OsiProc), (POINTER(PandaCPU),)),
+    "panda_osi_get_process": (POINTER(OsiProc), (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_current_process_handle": (POINTER(OsiProcHandle), (POINTER(PandaCPU),)),
+    "panda_osi_get_current_thread": (POINTER(OsiThread), (POINTER(PandaCPU),)),
+    "panda_osi_get_process_pid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_process_ppid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_free_osiproc": (None, (POINTER(OsiProc),)),
+    "panda_osi_free_osiprochandle": (None, (POINTER(OsiProcHandle),)),
+    "panda_osi_free_osithread": (None, (POINTER(OsiThread),)),
     "panda_callstack_instr_get_callers": (
         c_uint32,
         (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
@@ -341,6 +352,22 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_hooks_get_returned_sp": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hooks_get_result": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hooks_set_result": (c_int, (POINTER(PandaCPU), c_uint64)),
+    "panda_hooks2_add_hooks2": (
+        c_int,
+        (
+            FN_panda_hooks2_add_hooks2_hook,
+            c_void_p,
+            c_bool,
+            c_char_p,
+            c_char_p,
+            c_uint64,
+            c_uint64,
+            c_uint64,
+            c_uint64,
+        ),
+    ),
+    "panda_hooks2_enable_hooks2": (c_int, (c_int,)),
+    "panda_hooks2_disable_hooks2": (c_int, (c_int,)),
     "panda_hw_proc_id_get_id": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hw_proc_id_id_is_initialized": (c_bool, ()),
     "panda_hypercaller_register_hypercall": (
@@ -352,15 +379,6 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_mem_hooks_remove_mem_hook": (c_int, (POINTER(memory_hooks_region),)),
     "panda_mem_hooks_enable_mem_hooking": (None, ()),
     "panda_mem_hooks_disable_mem_hooking": (None, ()),
-    "panda_osi_get_current_process": (POINTER(OsiProc), (POINTER(PandaCPU),)),
-    "panda_osi_get_process": (POINTER(OsiProc), (POINTER(PandaCPU), POINTER(OsiProcHandle))),
-    "panda_osi_get_current_process_handle": (POINTER(OsiProcHandle), (POINTER(PandaCPU),)),
-    "panda_osi_get_current_thread": (POINTER(OsiThread), (POINTER(PandaCPU),)),
-    "panda_osi_get_process_pid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
-    "panda_osi_get_process_ppid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
-    "panda_osi_free_osiproc": (None, (POINTER(OsiProc),)),
-    "panda_osi_free_osiprochandle": (None, (POINTER(OsiProcHandle),)),
-    "panda_osi_free_osithread": (None, (POINTER(OsiThread),)),
     "panda_signal_block_sig": (c_int, (c_int32,)),
     "panda_signal_block_sig_by_proc": (c_int, (c_int32, c_char_p)),
     "panda_stringsearch_add_string": (c_bool, (c_char_p,)),
@@ -1969,6 +1987,72 @@ class Library(NonblockingLibrary, Protocol):
         to call this again, without keep_batches, which frees them.
         """
 
+    def panda_osi_get_current_process(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProc]:
+        """The process that runs, to be freed; NULL if it is not known."""
+
+    def panda_osi_get_process(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProc]:
+        """The process of a handle, to be freed; NULL if there is none."""
+
+    def panda_osi_get_current_process_handle(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProcHandle]:
+        """A handle of the process that runs, to be freed; NULL if it is not known."""
+
+    def panda_osi_get_current_thread(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiThread]:
+        """The thread that runs, to be freed; NULL if it is not known."""
+
+    def panda_osi_get_process_pid(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Number of a process; -1 if there is none."""
+
+    def panda_osi_get_process_ppid(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Number of its parent; -1 if there is none."""
+
+    def panda_osi_free_osiproc(
+        self,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_current_process() and get_process() gave."""
+
+    def panda_osi_free_osiprochandle(
+        self,
+        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_current_process_handle() gave."""
+
+    def panda_osi_free_osithread(
+        self,
+        t: OsiThread | Array[OsiThread] | _Pointer[OsiThread] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Free what get_current_thread() gave."""
+
     def panda_callwitharg_add_target_string(self, target: CharPointer, /) -> None:
         """Look for a text."""
 
@@ -2071,6 +2155,34 @@ class Library(NonblockingLibrary, Protocol):
     ) -> int:
         """Change what the function has returned."""
 
+    def panda_hooks2_add_hooks2(
+        self,
+        hook: CFuncPtr | None,
+        cb_data: Address,
+        is_kernel: bool,
+        procname: CharPointer,
+        libname: CharPointer,
+        trace_start: int,
+        trace_stop: int,
+        range_begin: int,
+        range_end: int,
+        /,
+    ) -> int:
+        """Add a hook, called at the start of each block that fits; its number.
+
+        is_kernel: in the kernel's mode, else in user mode. procname: while a process of this short
+        name runs; NULL: any. libname: in code mapped from a file with this in its path; NULL: any.
+        trace_start, trace_stop: from the first of these addresses on, up to the other; 0: always.
+        range_begin, range_end: blocks that start there, both included; 0 and 0: any. Negative
+        PandaStatus on failure.
+        """
+
+    def panda_hooks2_enable_hooks2(self, id: int, /) -> int:
+        """Let a hook act (the default). PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_hooks2_disable_hooks2(self, id: int, /) -> int:
+        """Let a hook act no more. PANDA_ERR_ARGUMENT if there is none."""
+
     def panda_hypercaller_register_hypercall(self, magic: int, function: CFuncPtr | None, /) -> int:
         """Have a function called for the hypercalls of a number.
 
@@ -2111,72 +2223,6 @@ class Library(NonblockingLibrary, Protocol):
 
     def panda_mem_hooks_disable_mem_hooking(self) -> None:
         """Let no memory hook act; they stay."""
-
-    def panda_osi_get_current_process(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        /,
-    ) -> _Pointer[OsiProc]:
-        """The process that runs, to be freed; NULL if it is not known."""
-
-    def panda_osi_get_process(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
-        /,
-    ) -> _Pointer[OsiProc]:
-        """The process of a handle, to be freed; NULL if there is none."""
-
-    def panda_osi_get_current_process_handle(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        /,
-    ) -> _Pointer[OsiProcHandle]:
-        """A handle of the process that runs, to be freed; NULL if it is not known."""
-
-    def panda_osi_get_current_thread(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        /,
-    ) -> _Pointer[OsiThread]:
-        """The thread that runs, to be freed; NULL if it is not known."""
-
-    def panda_osi_get_process_pid(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
-        /,
-    ) -> int:
-        """Number of a process; -1 if there is none."""
-
-    def panda_osi_get_process_ppid(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
-        /,
-    ) -> int:
-        """Number of its parent; -1 if there is none."""
-
-    def panda_osi_free_osiproc(
-        self,
-        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
-        /,
-    ) -> None:
-        """Free what get_current_process() and get_process() gave."""
-
-    def panda_osi_free_osiprochandle(
-        self,
-        h: OsiProcHandle | Array[OsiProcHandle] | _Pointer[OsiProcHandle] | _CArgObject | None,
-        /,
-    ) -> None:
-        """Free what get_current_process_handle() gave."""
-
-    def panda_osi_free_osithread(
-        self,
-        t: OsiThread | Array[OsiThread] | _Pointer[OsiThread] | _CArgObject | None,
-        /,
-    ) -> None:
-        """Free what get_current_thread() gave."""
 
     def panda_signal_block_sig(self, sig: int, /) -> int:
         """From now on, a signal of this number reaches no process.

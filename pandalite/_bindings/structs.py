@@ -849,6 +849,64 @@ class PandaStreamStats(Structure):
     )
 
 
+class OsiProcHandle(Structure):
+    """A process, by the addresses of its structures."""
+
+    taskd: int
+    asid: int
+
+    _fields_ = (
+        ("taskd", c_uint64),
+        ("asid", c_uint64),
+    )
+
+
+class OsiThread(Structure):
+    """A thread.
+
+    Fields:
+        pid: Process it belongs to.
+    """
+
+    pid: int
+    tid: int
+
+    _fields_ = (
+        ("pid", c_int32),
+        ("tid", c_int32),
+    )
+
+
+class OsiProc(Structure):
+    """A process; its name is freed with it.
+
+    Fields:
+        taskd: Address of its task_struct.
+        pgd: Its top page table; 0 for a kernel thread.
+        pages: Always NULL.
+    """
+
+    taskd: int
+    pgd: int
+    asid: int
+    pid: int
+    ppid: int
+    name: _Pointer[c_char]
+    pages: int | None
+    create_time: int
+
+    _fields_ = (
+        ("taskd", c_uint64),
+        ("pgd", c_uint64),
+        ("asid", c_uint64),
+        ("pid", c_int32),
+        ("ppid", c_int32),
+        ("name", POINTER(c_char)),
+        ("pages", c_void_p),
+        ("create_time", c_uint64),
+    )
+
+
 class prog_point(Structure):
     """A place in a program.
 
@@ -1032,64 +1090,6 @@ memory_access_desc._fields_ = (
     ("on_physical", c_bool),
     ("hook", POINTER(memory_hooks_region)),
 )
-
-
-class OsiProcHandle(Structure):
-    """A process, by the addresses of its structures."""
-
-    taskd: int
-    asid: int
-
-    _fields_ = (
-        ("taskd", c_uint64),
-        ("asid", c_uint64),
-    )
-
-
-class OsiThread(Structure):
-    """A thread.
-
-    Fields:
-        pid: Process it belongs to.
-    """
-
-    pid: int
-    tid: int
-
-    _fields_ = (
-        ("pid", c_int32),
-        ("tid", c_int32),
-    )
-
-
-class OsiProc(Structure):
-    """A process; its name is freed with it.
-
-    Fields:
-        taskd: Address of its task_struct.
-        pgd: Its top page table; 0 for a kernel thread.
-        pages: Always NULL.
-    """
-
-    taskd: int
-    pgd: int
-    asid: int
-    pid: int
-    ppid: int
-    name: _Pointer[c_char]
-    pages: int | None
-    create_time: int
-
-    _fields_ = (
-        ("taskd", c_uint64),
-        ("pgd", c_uint64),
-        ("asid", c_uint64),
-        ("pid", c_int32),
-        ("ppid", c_int32),
-        ("name", POINTER(c_char)),
-        ("pages", c_void_p),
-        ("create_time", c_uint64),
-    )
 
 
 class auxv_string(Structure):
