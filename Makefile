@@ -67,7 +67,7 @@ debian-guests: venv packages
 # built are skipped.
 test-guests: GUESTS =
 test-guests: venv core firmware guests
-	$(PY) -m pytest -s -rs tests/linux_guests.py tests/linux_recordings.py tests/linux_introspection.py tests/linux_kernels.py tests/debian_guests.py
+	$(PY) -m pytest -s -rs tests/linux_guests.py tests/linux_recordings.py tests/linux_introspection.py tests/linux_os_events.py tests/linux_kernels.py tests/debian_guests.py
 
 guests-package: venv
 	$(PY) tools/build_guests_package.py

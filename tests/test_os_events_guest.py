@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from guest import boot, in_guest, run_case
 
-#: The shell's word size and conventions differ: arguments in registers, in registers of
-#: another order. Others are tried with tests/linux_os_events.py.
+#: Kernels with type information and without, that pass arguments in different registers.
+#: The others: tests/linux_os_events.py.
 ARCHES = ("x86_64", "i386")
 
 

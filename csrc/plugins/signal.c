@@ -30,17 +30,19 @@ static int block(int32_t sig, const char *procname)
         return panda_fail(PANDA_ERR_ARGUMENT, "there is no signal %d: they "
                           "are 1 to %d", sig, LAST);
     }
-    if (!numbers) {
-        return panda_fail(PANDA_ERR_STATE, "the plugin signal is not loaded");
-    }
     number = panda_os_events_add(&spec);
     if (number < 0) {
         return number;
     }
     pthread_mutex_lock(&lock);
-    g_array_append_val(numbers, number);
+    if (numbers) {
+        g_array_append_val(numbers, number);
+        pthread_mutex_unlock(&lock);
+        return PANDA_OK;
+    }
     pthread_mutex_unlock(&lock);
-    return PANDA_OK;
+    panda_os_events_remove(number);
+    return panda_fail(PANDA_ERR_STATE, "the plugin signal is not loaded");
 }
 
 int panda_signal_block_sig(int32_t sig)

@@ -6,11 +6,13 @@
 #include "plugins/plugins.h"
 
 #define PLUGINS(_)                                                            \
+    _(asidstory)                                                              \
     _(callstack_instr)                                                        \
     _(callwitharg)                                                            \
     _(coverage)                                                               \
     _(dynamic_symbols)                                                        \
     _(hooks)                                                                  \
+    _(hooks2)                                                                 \
     _(hw_proc_id)                                                             \
     _(hypercaller)                                                            \
     _(loaded)                                                                 \

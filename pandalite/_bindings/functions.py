@@ -100,6 +100,8 @@ FN_panda_ppp_add_with_context_function = CFUNCTYPE(None)
 FN_panda_ppp_remove_function = CFUNCTYPE(None)
 #: Type of function of panda_ppp_remove_with_context().
 FN_panda_ppp_remove_with_context_function = CFUNCTYPE(None)
+#: Type of hook of panda_hooks2_add_hooks2().
+FN_panda_hooks2_add_hooks2_hook = CFUNCTYPE(c_bool, POINTER(PandaCPU), POINTER(PandaTB), c_void_p)
 #: Type of function of panda_hypercaller_register_hypercall().
 FN_panda_hypercaller_register_hypercall_function = CFUNCTYPE(None, POINTER(PandaCPU))
 
@@ -338,6 +340,41 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_os_user_symbols": (c_int64, (c_uint64, c_char_p, POINTER(PandaSymbol), c_uint64)),
     "panda_os_libraries": (c_int64, (c_uint64, POINTER(PandaLibrary), c_uint64)),
     "panda_os_set_symbol_directory": (c_int, (c_char_p,)),
+    "panda_osi_get_current_process": (POINTER(OsiProc), (POINTER(PandaCPU),)),
+    "panda_osi_get_process": (POINTER(OsiProc), (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_current_process_handle": (POINTER(OsiProcHandle), (POINTER(PandaCPU),)),
+    "panda_osi_get_current_thread": (POINTER(OsiThread), (POINTER(PandaCPU),)),
+    "panda_osi_get_process_pid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_process_ppid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
+    "panda_osi_get_processes": (POINTER(PandaArray), (POINTER(PandaCPU),)),
+    "panda_osi_get_process_handles": (POINTER(PandaArray), (POINTER(PandaCPU),)),
+    "panda_osi_get_modules": (POINTER(PandaArray), (POINTER(PandaCPU),)),
+    "panda_osi_get_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_file_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_heap_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_stack_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_unknown_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_proc_mem": (POINTER(OsiProcMem), (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_mapping_by_addr": (
+        POINTER(OsiModule),
+        (POINTER(PandaCPU), POINTER(OsiProc), c_uint64),
+    ),
+    "panda_osi_get_mapping_base_address_by_name": (
+        c_uint64,
+        (POINTER(PandaCPU), POINTER(OsiProc), c_char_p),
+    ),
+    "panda_osi_has_mapping_prefix": (c_bool, (POINTER(PandaCPU), POINTER(OsiProc), c_char_p)),
+    "panda_osi_in_shared_object": (c_bool, (POINTER(PandaCPU), POINTER(OsiProc))),
+    "panda_osi_get_one_module": (POINTER(OsiModule), (POINTER(PandaArray), c_uint32)),
+    "panda_osi_get_one_proc": (POINTER(OsiProc), (POINTER(PandaArray), c_uint32)),
+    "panda_osi_garray_len": (c_uint32, (POINTER(PandaArray),)),
+    "panda_osi_cleanup_garray": (None, (POINTER(PandaArray),)),
+    "panda_osi_notify_task_change": (None, (POINTER(PandaCPU),)),
+    "panda_osi_free_osimodule": (None, (POINTER(OsiModule),)),
+    "panda_osi_free_osiprocmem": (None, (POINTER(OsiProcMem),)),
+    "panda_osi_free_osiproc": (None, (POINTER(OsiProc),)),
+    "panda_osi_free_osiprochandle": (None, (POINTER(OsiProcHandle),)),
+    "panda_osi_free_osithread": (None, (POINTER(OsiThread),)),
     "panda_callstack_instr_get_callers": (
         c_uint32,
         (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
@@ -376,6 +413,22 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         symbol,
         (POINTER(PandaCPU), c_uint64, c_uint64),
     ),
+    "panda_hooks2_add_hooks2": (
+        c_int,
+        (
+            FN_panda_hooks2_add_hooks2_hook,
+            c_void_p,
+            c_bool,
+            c_char_p,
+            c_char_p,
+            c_uint64,
+            c_uint64,
+            c_uint64,
+            c_uint64,
+        ),
+    ),
+    "panda_hooks2_enable_hooks2": (c_int, (c_int,)),
+    "panda_hooks2_disable_hooks2": (c_int, (c_int,)),
     "panda_hw_proc_id_get_id": (c_uint64, (POINTER(PandaCPU),)),
     "panda_hw_proc_id_id_is_initialized": (c_bool, ()),
     "panda_hypercaller_register_hypercall": (
@@ -387,41 +440,6 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_mem_hooks_remove_mem_hook": (c_int, (POINTER(memory_hooks_region),)),
     "panda_mem_hooks_enable_mem_hooking": (None, ()),
     "panda_mem_hooks_disable_mem_hooking": (None, ()),
-    "panda_osi_get_current_process": (POINTER(OsiProc), (POINTER(PandaCPU),)),
-    "panda_osi_get_process": (POINTER(OsiProc), (POINTER(PandaCPU), POINTER(OsiProcHandle))),
-    "panda_osi_get_current_process_handle": (POINTER(OsiProcHandle), (POINTER(PandaCPU),)),
-    "panda_osi_get_current_thread": (POINTER(OsiThread), (POINTER(PandaCPU),)),
-    "panda_osi_get_process_pid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
-    "panda_osi_get_process_ppid": (c_int32, (POINTER(PandaCPU), POINTER(OsiProcHandle))),
-    "panda_osi_get_processes": (POINTER(PandaArray), (POINTER(PandaCPU),)),
-    "panda_osi_get_process_handles": (POINTER(PandaArray), (POINTER(PandaCPU),)),
-    "panda_osi_get_modules": (POINTER(PandaArray), (POINTER(PandaCPU),)),
-    "panda_osi_get_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
-    "panda_osi_get_file_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
-    "panda_osi_get_heap_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
-    "panda_osi_get_stack_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
-    "panda_osi_get_unknown_mappings": (POINTER(PandaArray), (POINTER(PandaCPU), POINTER(OsiProc))),
-    "panda_osi_get_proc_mem": (POINTER(OsiProcMem), (POINTER(PandaCPU), POINTER(OsiProc))),
-    "panda_osi_get_mapping_by_addr": (
-        POINTER(OsiModule),
-        (POINTER(PandaCPU), POINTER(OsiProc), c_uint64),
-    ),
-    "panda_osi_get_mapping_base_address_by_name": (
-        c_uint64,
-        (POINTER(PandaCPU), POINTER(OsiProc), c_char_p),
-    ),
-    "panda_osi_has_mapping_prefix": (c_bool, (POINTER(PandaCPU), POINTER(OsiProc), c_char_p)),
-    "panda_osi_in_shared_object": (c_bool, (POINTER(PandaCPU), POINTER(OsiProc))),
-    "panda_osi_get_one_module": (POINTER(OsiModule), (POINTER(PandaArray), c_uint32)),
-    "panda_osi_get_one_proc": (POINTER(OsiProc), (POINTER(PandaArray), c_uint32)),
-    "panda_osi_garray_len": (c_uint32, (POINTER(PandaArray),)),
-    "panda_osi_cleanup_garray": (None, (POINTER(PandaArray),)),
-    "panda_osi_notify_task_change": (None, (POINTER(PandaCPU),)),
-    "panda_osi_free_osimodule": (None, (POINTER(OsiModule),)),
-    "panda_osi_free_osiprocmem": (None, (POINTER(OsiProcMem),)),
-    "panda_osi_free_osiproc": (None, (POINTER(OsiProc),)),
-    "panda_osi_free_osiprochandle": (None, (POINTER(OsiProcHandle),)),
-    "panda_osi_free_osithread": (None, (POINTER(OsiThread),)),
     "panda_osi_linux_osi_linux_fd_to_filename": (
         POINTER(c_char),
         (POINTER(PandaCPU), POINTER(OsiProc), c_int32),
@@ -2162,206 +2180,6 @@ class Library(NonblockingLibrary, Protocol):
         A copy is only looked at if the file's first page in memory is equal.
         """
 
-    def panda_callwitharg_add_target_string(self, target: CharPointer, /) -> None:
-        """Look for a text."""
-
-    def panda_callwitharg_remove_target_string(self, target: CharPointer, /) -> bool:
-        """Look for a text no more; false if it was not looked for."""
-
-    def panda_callwitharg_add_target_num(self, target: int, /) -> None:
-        """Look for a number."""
-
-    def panda_callwitharg_remove_target_num(self, target: int, /) -> bool:
-        """Look for a number no more; false if it was not looked for."""
-
-    def panda_hooks_add_hook(
-        self,
-        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
-        /,
-    ) -> _Pointer[hook]:
-        """Add a hook, which is copied; the copy, or NULL.
-
-        Takes effect at the next block, from any thread. One that is the same in address, address
-        space, type and function is not added twice: the one there is is returned. The copy is valid
-        until the hook is removed.
-        """
-
-    def panda_hooks_add_python(
-        self,
-        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
-        callback: PandaPythonCallback
-        | Array[PandaPythonCallback]
-        | _Pointer[PandaPythonCallback]
-        | _CArgObject
-        | None,
-        /,
-    ) -> int:
-        """Add a hook whose function is Python's; h is not copied.
-
-        h and the objects are kept by the host until the run has ended. Only the types
-        start_block_exec and before_block_exec; PANDA_ERR_UNSUPPORTED where panda_python_supports()
-        says no.
-        """
-
-    def panda_hooks_remove_hook(
-        self,
-        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
-        /,
-    ) -> int:
-        """Remove a hook: the copy, or what panda_hooks_add_python() was given."""
-
-    def panda_hooks_add_symbol_hook(
-        self,
-        h: symbol_hook | Array[symbol_hook] | _Pointer[symbol_hook] | _CArgObject | None,
-        /,
-    ) -> int:
-        """Add a hook in each process that has a symbol, now or later; copied.
-
-        The plugin dynamic_symbols is loaded for it. The hooks are of the user's mode, and go with
-        their process. Returns a number for panda_hooks_remove_symbol_hook(); PANDA_ERR_OS if the
-        guest's kernel does not show what is mapped.
-        """
-
-    def panda_hooks_remove_symbol_hook(self, number: int, /) -> int:
-        """Remove it, and its hooks in all processes."""
-
-    def panda_hooks_enable_hooking(self) -> None:
-        """Let hooks act (the default)."""
-
-    def panda_hooks_disable_hooking(self) -> None:
-        """Let no hook act; they stay."""
-
-    def panda_hooks_count(self) -> int:
-        """How many hooks there are."""
-
-    def panda_hooks_skip_function(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        result: int,
-        /,
-    ) -> int:
-        """In a hook at a function's first instruction: return from it at once.
-
-        PANDA_ERR_MEMORY if the return address cannot be read.
-        """
-
-    def panda_hooks_get_argument(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        number: int,
-        value: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
-        /,
-    ) -> int:
-        """The argument of that number, from 0, at a function's first instruction."""
-
-    def panda_hooks_set_argument(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        number: int,
-        value: int,
-        /,
-    ) -> int:
-        """Change an argument at a function's first instruction."""
-
-    def panda_hooks_get_return_address(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        address: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
-        /,
-    ) -> int:
-        """Where the function will return to, at its first instruction."""
-
-    def panda_hooks_set_result(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        value: int,
-        /,
-    ) -> int:
-        """Change what the function has returned."""
-
-    def panda_dynamic_symbols_hook_symbol_resolution(
-        self,
-        h: hook_symbol_resolve
-        | Array[hook_symbol_resolve]
-        | _Pointer[hook_symbol_resolve]
-        | _CArgObject
-        | None,
-        /,
-    ) -> int:
-        """Have a function called when a process has a symbol, now or later.
-
-        Copied; the copy's address is what the function gets, and the function's context is what it
-        finds by its id. From any thread. Processes that have the symbol already are looked at when
-        they run next. Returns the id; PANDA_ERR_OS if the kernel is found and does not show what is
-        mapped.
-        """
-
-    def panda_dynamic_symbols_remove(self, id: int, /) -> int:
-        """Have it called no more; PANDA_ERR_ARGUMENT: there is none."""
-
-    def panda_dynamic_symbols_resolve_symbol(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        asid: int,
-        section: CharPointer,
-        name: CharPointer,
-        /,
-    ) -> symbol:
-        """A symbol of a process by name; its address is 0 if there is none.
-
-        asid 0: of the current process. section is a part of the file's path.
-        """
-
-    def panda_dynamic_symbols_get_best_matching_symbol(
-        self,
-        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
-        address: int,
-        asid: int,
-        /,
-    ) -> symbol:
-        """The closest symbol that is not above an address; likewise."""
-
-    def panda_hypercaller_register_hypercall(self, magic: int, function: CFuncPtr | None, /) -> int:
-        """Have a function called for the hypercalls of a number.
-
-        PANDA_ERR_ARGUMENT if there is one for it already.
-        """
-
-    def panda_hypercaller_unregister_hypercall(self, magic: int, /) -> int:
-        """Undo it; PANDA_ERR_ARGUMENT if there is none."""
-
-    def panda_mem_hooks_add_mem_hook(
-        self,
-        region: memory_hooks_region
-        | Array[memory_hooks_region]
-        | _Pointer[memory_hooks_region]
-        | _CArgObject
-        | None,
-        /,
-    ) -> _Pointer[memory_hooks_region]:
-        """Watch a range; the copy that is kept, or NULL.
-
-        An access counts that has a byte in it. Each kind of access takes one of the 55 filters
-        there are.
-        """
-
-    def panda_mem_hooks_remove_mem_hook(
-        self,
-        region: memory_hooks_region
-        | Array[memory_hooks_region]
-        | _Pointer[memory_hooks_region]
-        | _CArgObject
-        | None,
-        /,
-    ) -> int:
-        """Watch it no more; the copy goes."""
-
-    def panda_mem_hooks_enable_mem_hooking(self) -> None:
-        """Let memory hooks act (the default)."""
-
-    def panda_mem_hooks_disable_mem_hooking(self) -> None:
-        """Let no memory hook act; they stay."""
-
     def panda_osi_get_current_process(
         self,
         cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
@@ -2585,6 +2403,234 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> None:
         """Free what get_current_thread() gave."""
+
+    def panda_callwitharg_add_target_string(self, target: CharPointer, /) -> None:
+        """Look for a text."""
+
+    def panda_callwitharg_remove_target_string(self, target: CharPointer, /) -> bool:
+        """Look for a text no more; false if it was not looked for."""
+
+    def panda_callwitharg_add_target_num(self, target: int, /) -> None:
+        """Look for a number."""
+
+    def panda_callwitharg_remove_target_num(self, target: int, /) -> bool:
+        """Look for a number no more; false if it was not looked for."""
+
+    def panda_hooks_add_hook(
+        self,
+        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
+        /,
+    ) -> _Pointer[hook]:
+        """Add a hook, which is copied; the copy, or NULL.
+
+        Takes effect at the next block, from any thread. One that is the same in address, address
+        space, type and function is not added twice: the one there is is returned. The copy is valid
+        until the hook is removed.
+        """
+
+    def panda_hooks_add_python(
+        self,
+        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
+        callback: PandaPythonCallback
+        | Array[PandaPythonCallback]
+        | _Pointer[PandaPythonCallback]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Add a hook whose function is Python's; h is not copied.
+
+        h and the objects are kept by the host until the run has ended. Only the types
+        start_block_exec and before_block_exec; PANDA_ERR_UNSUPPORTED where panda_python_supports()
+        says no.
+        """
+
+    def panda_hooks_remove_hook(
+        self,
+        h: hook | Array[hook] | _Pointer[hook] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Remove a hook: the copy, or what panda_hooks_add_python() was given."""
+
+    def panda_hooks_add_symbol_hook(
+        self,
+        h: symbol_hook | Array[symbol_hook] | _Pointer[symbol_hook] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Add a hook in each process that has a symbol, now or later; copied.
+
+        The plugin dynamic_symbols is loaded for it. The hooks are of the user's mode, and go with
+        their process. Returns a number for panda_hooks_remove_symbol_hook(); PANDA_ERR_OS if the
+        guest's kernel does not show what is mapped.
+        """
+
+    def panda_hooks_remove_symbol_hook(self, number: int, /) -> int:
+        """Remove it, and its hooks in all processes."""
+
+    def panda_hooks_enable_hooking(self) -> None:
+        """Let hooks act (the default)."""
+
+    def panda_hooks_disable_hooking(self) -> None:
+        """Let no hook act; they stay."""
+
+    def panda_hooks_count(self) -> int:
+        """How many hooks there are."""
+
+    def panda_hooks_skip_function(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        result: int,
+        /,
+    ) -> int:
+        """In a hook at a function's first instruction: return from it at once.
+
+        PANDA_ERR_MEMORY if the return address cannot be read.
+        """
+
+    def panda_hooks_get_argument(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        number: int,
+        value: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """The argument of that number, from 0, at a function's first instruction."""
+
+    def panda_hooks_set_argument(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        number: int,
+        value: int,
+        /,
+    ) -> int:
+        """Change an argument at a function's first instruction."""
+
+    def panda_hooks_get_return_address(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        address: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
+        /,
+    ) -> int:
+        """Where the function will return to, at its first instruction."""
+
+    def panda_hooks_set_result(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        value: int,
+        /,
+    ) -> int:
+        """Change what the function has returned."""
+
+    def panda_dynamic_symbols_hook_symbol_resolution(
+        self,
+        h: hook_symbol_resolve
+        | Array[hook_symbol_resolve]
+        | _Pointer[hook_symbol_resolve]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Have a function called when a process has a symbol, now or later.
+
+        Copied; the copy's address is what the function gets, and the function's context is what it
+        finds by its id. From any thread. Processes that have the symbol already are looked at when
+        they run next. Returns the id; PANDA_ERR_OS if the kernel is found and does not show what is
+        mapped.
+        """
+
+    def panda_dynamic_symbols_remove(self, id: int, /) -> int:
+        """Have it called no more; PANDA_ERR_ARGUMENT: there is none."""
+
+    def panda_dynamic_symbols_resolve_symbol(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        asid: int,
+        section: CharPointer,
+        name: CharPointer,
+        /,
+    ) -> symbol:
+        """A symbol of a process by name; its address is 0 if there is none.
+
+        asid 0: of the current process. section is a part of the file's path.
+        """
+
+    def panda_dynamic_symbols_get_best_matching_symbol(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        address: int,
+        asid: int,
+        /,
+    ) -> symbol:
+        """The closest symbol that is not above an address; likewise."""
+
+    def panda_hooks2_add_hooks2(
+        self,
+        hook: CFuncPtr | None,
+        cb_data: Address,
+        is_kernel: bool,
+        procname: CharPointer,
+        libname: CharPointer,
+        trace_start: int,
+        trace_stop: int,
+        range_begin: int,
+        range_end: int,
+        /,
+    ) -> int:
+        """Add a hook, called at the start of each block that fits; its number.
+
+        is_kernel: in the kernel's mode, else in user mode. procname: while a process of this short
+        name runs; NULL: any. libname: in code mapped from a file with this in its path; NULL: any.
+        trace_start, trace_stop: from the first of these addresses on, up to the other; 0: always.
+        range_begin, range_end: blocks that start there, both included; 0 and 0: any. Negative
+        PandaStatus on failure.
+        """
+
+    def panda_hooks2_enable_hooks2(self, id: int, /) -> int:
+        """Let a hook act (the default). PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_hooks2_disable_hooks2(self, id: int, /) -> int:
+        """Let a hook act no more. PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_hypercaller_register_hypercall(self, magic: int, function: CFuncPtr | None, /) -> int:
+        """Have a function called for the hypercalls of a number.
+
+        PANDA_ERR_ARGUMENT if there is one for it already.
+        """
+
+    def panda_hypercaller_unregister_hypercall(self, magic: int, /) -> int:
+        """Undo it; PANDA_ERR_ARGUMENT if there is none."""
+
+    def panda_mem_hooks_add_mem_hook(
+        self,
+        region: memory_hooks_region
+        | Array[memory_hooks_region]
+        | _Pointer[memory_hooks_region]
+        | _CArgObject
+        | None,
+        /,
+    ) -> _Pointer[memory_hooks_region]:
+        """Watch a range; the copy that is kept, or NULL.
+
+        An access counts that has a byte in it. Each kind of access takes one of the 55 filters
+        there are.
+        """
+
+    def panda_mem_hooks_remove_mem_hook(
+        self,
+        region: memory_hooks_region
+        | Array[memory_hooks_region]
+        | _Pointer[memory_hooks_region]
+        | _CArgObject
+        | None,
+        /,
+    ) -> int:
+        """Watch it no more; the copy goes."""
+
+    def panda_mem_hooks_enable_mem_hooking(self) -> None:
+        """Let memory hooks act (the default)."""
+
+    def panda_mem_hooks_disable_mem_hooking(self) -> None:
+        """Let no memory hook act; they stay."""
 
     def panda_osi_linux_osi_linux_fd_to_filename(
         self,

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_uint8, c_uint32, c_uint64
+from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int32, c_uint8, c_uint32, c_uint64
 from typing import TYPE_CHECKING, NamedTuple
 
-from .structs import PandaCPU, PandaTB, auxv_values, syscall_ctx_t, syscall_info_t
+from .structs import OsiProc, PandaCPU, PandaTB, auxv_values, syscall_ctx_t, syscall_info_t
 
 if TYPE_CHECKING:
     from _ctypes import CFuncPtr
@@ -34,6 +34,26 @@ class PppCallback(NamedTuple):
 
 #: Plugin -> name -> PPP callback.
 PPP: dict[str, dict[str, PppCallback]] = {
+    "osi": {
+        "on_task_change": PppCallback(
+            "on_task_change",
+            "void",
+            ("cpu",),
+            ("PandaCPU *",),
+            CFUNCTYPE(None, POINTER(PandaCPU)),
+            "Another thread runs, or the running one has got a new program.",
+        ),
+    },
+    "asidstory": {
+        "on_proc_change": PppCallback(
+            "on_proc_change",
+            "void",
+            ("cpu", "asid", "proc"),
+            ("PandaCPU *", "target_ptr_t", "OsiProc *"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_uint64, POINTER(OsiProc)),
+            "Another process runs, or the one that runs has got another program.",
+        ),
+    },
     "callstack_instr": {
         "on_call": PppCallback(
             "on_call",
@@ -80,6 +100,49 @@ PPP: dict[str, dict[str, PppCallback]] = {
     },
     "hooks": {},
     "dynamic_symbols": {},
+    "hooks2": {
+        "on_process_start": PppCallback(
+            "on_process_start",
+            "void",
+            ("cpu", "procname", "asid", "pid"),
+            ("PandaCPU *", "const char *", "target_ptr_t", "int32_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_char_p, c_uint64, c_int32),
+            "A process is there: made by fork, under its parent's name, or with another "
+            "program, by exec.",
+        ),
+        "on_process_end": PppCallback(
+            "on_process_end",
+            "void",
+            ("cpu", "procname", "asid", "pid"),
+            ("PandaCPU *", "const char *", "target_ptr_t", "int32_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_char_p, c_uint64, c_int32),
+            "The last thread of a process ends.",
+        ),
+        "on_thread_start": PppCallback(
+            "on_thread_start",
+            "void",
+            ("cpu", "procname", "asid", "pid", "tid"),
+            ("PandaCPU *", "const char *", "target_ptr_t", "int32_t", "int32_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_char_p, c_uint64, c_int32, c_int32),
+            "A process has got one more thread.",
+        ),
+        "on_thread_end": PppCallback(
+            "on_thread_end",
+            "void",
+            ("cpu", "procname", "asid", "pid", "tid"),
+            ("PandaCPU *", "const char *", "target_ptr_t", "int32_t", "int32_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_char_p, c_uint64, c_int32, c_int32),
+            "A thread ends, and others of its process are left.",
+        ),
+        "on_mmap_updated": PppCallback(
+            "on_mmap_updated",
+            "void",
+            ("cpu", "libname", "base", "size"),
+            ("PandaCPU *", "const char *", "target_ptr_t", "target_ptr_t"),
+            CFUNCTYPE(None, POINTER(PandaCPU), c_char_p, c_uint64, c_uint64),
+            "The current process has mapped a part of a file, or changed its rights.",
+        ),
+    },
     "hw_proc_id": {},
     "hypercaller": {},
     "loaded": {
@@ -96,16 +159,6 @@ PPP: dict[str, dict[str, PppCallback]] = {
         ),
     },
     "mem_hooks": {},
-    "osi": {
-        "on_task_change": PppCallback(
-            "on_task_change",
-            "void",
-            ("cpu",),
-            ("PandaCPU *",),
-            CFUNCTYPE(None, POINTER(PandaCPU)),
-            "Another thread runs, or the running one has got a new program.",
-        ),
-    },
     "osi_linux": {},
     "proc_start_linux": {
         "on_rec_auxv": PppCallback(
@@ -208,6 +261,38 @@ PPP: dict[str, dict[str, PppCallback]] = {
 
 #: Plugin -> name without its prefix -> C function.
 FUNCTIONS: dict[str, dict[str, str]] = {
+    "osi": {
+        "get_current_process": "panda_osi_get_current_process",
+        "get_process": "panda_osi_get_process",
+        "get_current_process_handle": "panda_osi_get_current_process_handle",
+        "get_current_thread": "panda_osi_get_current_thread",
+        "get_process_pid": "panda_osi_get_process_pid",
+        "get_process_ppid": "panda_osi_get_process_ppid",
+        "get_processes": "panda_osi_get_processes",
+        "get_process_handles": "panda_osi_get_process_handles",
+        "get_modules": "panda_osi_get_modules",
+        "get_mappings": "panda_osi_get_mappings",
+        "get_file_mappings": "panda_osi_get_file_mappings",
+        "get_heap_mappings": "panda_osi_get_heap_mappings",
+        "get_stack_mappings": "panda_osi_get_stack_mappings",
+        "get_unknown_mappings": "panda_osi_get_unknown_mappings",
+        "get_proc_mem": "panda_osi_get_proc_mem",
+        "get_mapping_by_addr": "panda_osi_get_mapping_by_addr",
+        "get_mapping_base_address_by_name": "panda_osi_get_mapping_base_address_by_name",
+        "has_mapping_prefix": "panda_osi_has_mapping_prefix",
+        "in_shared_object": "panda_osi_in_shared_object",
+        "get_one_module": "panda_osi_get_one_module",
+        "get_one_proc": "panda_osi_get_one_proc",
+        "garray_len": "panda_osi_garray_len",
+        "cleanup_garray": "panda_osi_cleanup_garray",
+        "notify_task_change": "panda_osi_notify_task_change",
+        "free_osimodule": "panda_osi_free_osimodule",
+        "free_osiprocmem": "panda_osi_free_osiprocmem",
+        "free_osiproc": "panda_osi_free_osiproc",
+        "free_osiprochandle": "panda_osi_free_osiprochandle",
+        "free_osithread": "panda_osi_free_osithread",
+    },
+    "asidstory": {},
     "callstack_instr": {
         "get_callers": "panda_callstack_instr_get_callers",
         "get_functions": "panda_callstack_instr_get_functions",
@@ -242,6 +327,11 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "resolve_symbol": "panda_dynamic_symbols_resolve_symbol",
         "get_best_matching_symbol": "panda_dynamic_symbols_get_best_matching_symbol",
     },
+    "hooks2": {
+        "add_hooks2": "panda_hooks2_add_hooks2",
+        "enable_hooks2": "panda_hooks2_enable_hooks2",
+        "disable_hooks2": "panda_hooks2_disable_hooks2",
+    },
     "hw_proc_id": {
         "get_id": "panda_hw_proc_id_get_id",
         "id_is_initialized": "panda_hw_proc_id_id_is_initialized",
@@ -256,37 +346,6 @@ FUNCTIONS: dict[str, dict[str, str]] = {
         "remove_mem_hook": "panda_mem_hooks_remove_mem_hook",
         "enable_mem_hooking": "panda_mem_hooks_enable_mem_hooking",
         "disable_mem_hooking": "panda_mem_hooks_disable_mem_hooking",
-    },
-    "osi": {
-        "get_current_process": "panda_osi_get_current_process",
-        "get_process": "panda_osi_get_process",
-        "get_current_process_handle": "panda_osi_get_current_process_handle",
-        "get_current_thread": "panda_osi_get_current_thread",
-        "get_process_pid": "panda_osi_get_process_pid",
-        "get_process_ppid": "panda_osi_get_process_ppid",
-        "get_processes": "panda_osi_get_processes",
-        "get_process_handles": "panda_osi_get_process_handles",
-        "get_modules": "panda_osi_get_modules",
-        "get_mappings": "panda_osi_get_mappings",
-        "get_file_mappings": "panda_osi_get_file_mappings",
-        "get_heap_mappings": "panda_osi_get_heap_mappings",
-        "get_stack_mappings": "panda_osi_get_stack_mappings",
-        "get_unknown_mappings": "panda_osi_get_unknown_mappings",
-        "get_proc_mem": "panda_osi_get_proc_mem",
-        "get_mapping_by_addr": "panda_osi_get_mapping_by_addr",
-        "get_mapping_base_address_by_name": "panda_osi_get_mapping_base_address_by_name",
-        "has_mapping_prefix": "panda_osi_has_mapping_prefix",
-        "in_shared_object": "panda_osi_in_shared_object",
-        "get_one_module": "panda_osi_get_one_module",
-        "get_one_proc": "panda_osi_get_one_proc",
-        "garray_len": "panda_osi_garray_len",
-        "cleanup_garray": "panda_osi_cleanup_garray",
-        "notify_task_change": "panda_osi_notify_task_change",
-        "free_osimodule": "panda_osi_free_osimodule",
-        "free_osiprocmem": "panda_osi_free_osiprocmem",
-        "free_osiproc": "panda_osi_free_osiproc",
-        "free_osiprochandle": "panda_osi_free_osiprochandle",
-        "free_osithread": "panda_osi_free_osithread",
     },
     "osi_linux": {
         "osi_linux_fd_to_filename": "panda_osi_linux_osi_linux_fd_to_filename",

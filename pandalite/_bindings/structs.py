@@ -977,6 +977,126 @@ class PandaLibrary(Structure):
     )
 
 
+class OsiProcHandle(Structure):
+    """A process, by the addresses of its structures."""
+
+    taskd: int
+    asid: int
+
+    _fields_ = (
+        ("taskd", c_uint64),
+        ("asid", c_uint64),
+    )
+
+
+class OsiThread(Structure):
+    """A thread.
+
+    Fields:
+        pid: Process it belongs to.
+    """
+
+    pid: int
+    tid: int
+
+    _fields_ = (
+        ("pid", c_int32),
+        ("tid", c_int32),
+    )
+
+
+class OsiProc(Structure):
+    """A process; its name is freed with it.
+
+    Fields:
+        taskd: Address of its task_struct.
+        pgd: Its top page table; 0 for a kernel thread.
+        pages: Always NULL.
+    """
+
+    taskd: int
+    pgd: int
+    asid: int
+    pid: int
+    ppid: int
+    name: _Pointer[c_char]
+    pages: int | None
+    create_time: int
+
+    _fields_ = (
+        ("taskd", c_uint64),
+        ("pgd", c_uint64),
+        ("asid", c_uint64),
+        ("pid", c_int32),
+        ("ppid", c_int32),
+        ("name", POINTER(c_char)),
+        ("pages", c_void_p),
+        ("create_time", c_uint64),
+    )
+
+
+class OsiProcMem(Structure):
+    """Bounds of a process' heap."""
+
+    start_brk: int
+    brk: int
+
+    _fields_ = (
+        ("start_brk", c_uint64),
+        ("brk", c_uint64),
+    )
+
+
+class OsiModule(Structure):
+    """A mapping of a process, or a module of the kernel.
+
+    Fields:
+        modd: Address of its vm_area_struct, or struct module.
+        file: Path of the file that is mapped; NULL without one.
+        name: Last part of it, [heap], [stack] or [???]; of a module its name.
+        offset: Where in the file it begins, in bytes.
+        flags: The kernel's flags of the mapping: 1 read, 2 write, 4 execute.
+    """
+
+    modd: int
+    base: int
+    size: int
+    file: _Pointer[c_char]
+    name: _Pointer[c_char]
+    offset: int
+    flags: int
+
+    _fields_ = (
+        ("modd", c_uint64),
+        ("base", c_uint64),
+        ("size", c_uint64),
+        ("file", POINTER(c_char)),
+        ("name", POINTER(c_char)),
+        ("offset", c_uint64),
+        ("flags", c_uint64),
+    )
+
+
+class PandaArray(Structure):
+    """A list; its first two fields are those of GLib's GArray.
+
+    Fields:
+        data: The elements, one behind the other.
+        len: How many there are.
+        kind: What they are; for cleanup_garray().
+    """
+
+    data: _Pointer[c_char]
+    len: int
+    kind: int
+
+    _fields_ = (
+        ("data", POINTER(c_char)),
+        ("len", c_uint32),
+        ("kind", c_uint32),
+    )
+
+
 class prog_point(Structure):
     """A place in a program.
 
@@ -1220,126 +1340,6 @@ memory_access_desc._fields_ = (
     ("on_physical", c_bool),
     ("hook", POINTER(memory_hooks_region)),
 )
-
-
-class OsiProcHandle(Structure):
-    """A process, by the addresses of its structures."""
-
-    taskd: int
-    asid: int
-
-    _fields_ = (
-        ("taskd", c_uint64),
-        ("asid", c_uint64),
-    )
-
-
-class OsiThread(Structure):
-    """A thread.
-
-    Fields:
-        pid: Process it belongs to.
-    """
-
-    pid: int
-    tid: int
-
-    _fields_ = (
-        ("pid", c_int32),
-        ("tid", c_int32),
-    )
-
-
-class OsiProc(Structure):
-    """A process; its name is freed with it.
-
-    Fields:
-        taskd: Address of its task_struct.
-        pgd: Its top page table; 0 for a kernel thread.
-        pages: Always NULL.
-    """
-
-    taskd: int
-    pgd: int
-    asid: int
-    pid: int
-    ppid: int
-    name: _Pointer[c_char]
-    pages: int | None
-    create_time: int
-
-    _fields_ = (
-        ("taskd", c_uint64),
-        ("pgd", c_uint64),
-        ("asid", c_uint64),
-        ("pid", c_int32),
-        ("ppid", c_int32),
-        ("name", POINTER(c_char)),
-        ("pages", c_void_p),
-        ("create_time", c_uint64),
-    )
-
-
-class OsiProcMem(Structure):
-    """Bounds of a process' heap."""
-
-    start_brk: int
-    brk: int
-
-    _fields_ = (
-        ("start_brk", c_uint64),
-        ("brk", c_uint64),
-    )
-
-
-class OsiModule(Structure):
-    """A mapping of a process, or a module of the kernel.
-
-    Fields:
-        modd: Address of its vm_area_struct, or struct module.
-        file: Path of the file that is mapped; NULL without one.
-        name: Last part of it, [heap], [stack] or [???]; of a module its name.
-        offset: Where in the file it begins, in bytes.
-        flags: The kernel's flags of the mapping: 1 read, 2 write, 4 execute.
-    """
-
-    modd: int
-    base: int
-    size: int
-    file: _Pointer[c_char]
-    name: _Pointer[c_char]
-    offset: int
-    flags: int
-
-    _fields_ = (
-        ("modd", c_uint64),
-        ("base", c_uint64),
-        ("size", c_uint64),
-        ("file", POINTER(c_char)),
-        ("name", POINTER(c_char)),
-        ("offset", c_uint64),
-        ("flags", c_uint64),
-    )
-
-
-class PandaArray(Structure):
-    """A list; its first two fields are those of GLib's GArray.
-
-    Fields:
-        data: The elements, one behind the other.
-        len: How many there are.
-        kind: What they are; for cleanup_garray().
-    """
-
-    data: _Pointer[c_char]
-    len: int
-    kind: int
-
-    _fields_ = (
-        ("data", POINTER(c_char)),
-        ("len", c_uint32),
-        ("kind", c_uint32),
-    )
 
 
 class auxv_string(Structure):
