@@ -152,6 +152,24 @@ def case_coverage(arch: str, folder: str) -> dict[str, Any]:
         head, *sums = rows("sum.csv")
         found["summary"] = [head, all(int(n) > 10 for _, n in sums), len(sums) > 0]
 
+        arguments = {"filename": f"{folder}/osi.csv", "mode": "osi-block", "privilege": "user"}
+        panda.load_plugin("coverage", {**arguments, "process_name": "uname"})
+        panda.run_serial_cmd("uname -a; (uname -a); ls / > /dev/null")
+        panda.unload_plugin("coverage")
+        head, *blocks = rows("osi.csv")
+        found["osi"] = [
+            head,
+            sorted({name for name, *_ in blocks}),
+            len({(pid, tid) for _, pid, tid, *_ in blocks}),
+            len(blocks) - len({tuple(row) for row in blocks}),
+            len(blocks) > 1000,
+        ]
+        panda.load_plugin("coverage", {**arguments, "summary": True})
+        panda.run_serial_cmd("uname -a; ls / > /dev/null")
+        panda.unload_plugin("coverage")
+        head, *sums = rows("osi.csv")
+        found["osi summary"] = [head, len(sums) >= 3]
+
     in_guest(panda, work)
     return found
 
@@ -167,6 +185,9 @@ def test_coverage(arch: str, tmp_path: Path) -> None:
     assert found["asids"] >= 2
     assert found["edges"] == [["asid", "from pc", "to pc"], True]
     assert found["summary"] == [["asid", "blocks"], True, True]
+    head = ["process name", "process id", "thread id", "in kernel", "block address", "block size"]
+    assert found["osi"] == [head, ["uname"], 2, 0, True]
+    assert found["osi summary"] == [["process id", "thread id", "blocks"], True]
 
 
 def case_refusals() -> list[str]:
@@ -176,7 +197,7 @@ def case_refusals() -> list[str]:
         ("coverage", {"mode": "nonsense"}),
         ("coverage", {"pc": "5"}),
         ("coverage", {"privilege": "root"}),
-        ("coverage", {"process_name": "cat"}),
+        ("coverage", {"hook_filter": "cat"}),
         ("coverage", {"filename": "/nowhere/at/all.csv"}),
         ("callwitharg", {"N": 17}),
         ("callstack_instr", {"stack_type": "tall"}),
@@ -199,7 +220,7 @@ def test_refusals() -> None:
         "plugin coverage: mode=nonsense is none of asid-block, osi-block, edge",
         "plugin coverage: pc=5 is no range low-high",
         "plugin coverage: privilege=root is none of all, user, kernel",
-        "plugin coverage: process_name, hook_filter and mode=osi-block are not there yet",
+        "plugin coverage: hook_filter is not there yet",
         "plugin coverage: /nowhere/at/all.csv cannot be written: No such file or directory",
         "plugin callwitharg: N is a number of 1 to 16",
         "plugin callstack_instr: stack_type=tall is none of asid, heuristic, threaded",

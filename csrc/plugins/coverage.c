@@ -1,19 +1,21 @@
 /*
- * coverage: which blocks ran in which address space, or which followed each
- * other, as a CSV file.
+ * coverage: which blocks ran in which address space or thread, or which
+ * followed each other, as a CSV file.
  *
  * panda.coverage() is quicker, but knows no address spaces.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
+#include "introspect/os.h"
 #include "plugins/plugins.h"
 
-typedef enum Mode { ASID_BLOCK, EDGE } Mode;
+typedef enum Mode { ASID_BLOCK, EDGE, OSI_BLOCK } Mode;
 
 typedef struct Key {
+    /* Address space or thread. */
     uint64_t asid;
     uint64_t pc;
-    /* Of an edge; else whether the block is of the kernel. */
+    /* Of an edge: where it comes from. */
     uint64_t other;
 } Key;
 
@@ -22,6 +24,7 @@ typedef struct Seen {
     uint64_t size;
     uint64_t count;
     bool kernel;
+    PandaOsThread thread;
 } Seen;
 
 static Mode mode;
@@ -53,6 +56,14 @@ static void write_row(const Seen *s)
     if (mode == EDGE) {
         fprintf(file, "0x%" PRIx64 ",0x%" PRIx64 ",0x%" PRIx64 "\n",
                 s->key.asid, s->key.other, s->key.pc);
+    } else if (mode == OSI_BLOCK) {
+        fputc('"', file);
+        /* Names are the guest's. */
+        for (const char *c = s->thread.comm; *c; c++) {
+            fputc(*c == '"' || (uint8_t)*c < ' ' ? '?' : *c, file);
+        }
+        fprintf(file, "\",%d,%d,%d,0x%" PRIx64 ",%" PRIu64 "\n",
+                s->thread.pid, s->thread.tid, s->kernel, s->key.pc, s->size);
     } else {
         fprintf(file, "0x%" PRIx64 ",%d,0x%" PRIx64 ",%" PRIu64 "\n",
                 s->key.asid, s->kernel, s->key.pc, s->size);
@@ -63,10 +74,18 @@ static void block(PandaCPU *cpu, PandaTB *tb)
 {
     Key key = { panda_arch_get_asid(panda_vcpu.cs), tb->pc, 0 };
     bool kernel = panda_arch_in_kernel(panda_vcpu.cs);
+    PandaOsThread thread;
     Seen *s;
 
     if (excludes && tb->pc >= excluded.first && tb->pc <= excluded.last) {
         return;
+    }
+    if (mode == OSI_BLOCK) {
+        if (!panda_os_current_thread(panda_vcpu.cs, &thread)) {
+            return;
+        }
+        /* The thread, not its number: numbers are used again. */
+        key.asid = thread.task ^ (uint64_t)thread.tid << 40;
     }
     pthread_mutex_lock(&lock);
     if (running && mode == EDGE) {
@@ -81,6 +100,9 @@ static void block(PandaCPU *cpu, PandaTB *tb)
             s->key = key;
             s->size = tb->size;
             s->kernel = kernel;
+            if (mode == OSI_BLOCK) {
+                s->thread = thread;
+            }
             g_hash_table_insert(seen, &s->key, s);
             if (!full && !summary) {
                 write_row(s);
@@ -106,7 +128,11 @@ static bool start(const char *name)
     }
     g_hash_table_remove_all(seen);
     last_pc = last_asid = 0;
-    fputs(summary ? (mode == EDGE ? "asid,edges\n" : "asid,blocks\n")
+    fputs(mode == OSI_BLOCK
+          ? (summary ? "process id,thread id,blocks\n"
+             : "process name,process id,thread id,in kernel,block address,"
+               "block size\n")
+          : summary ? (mode == EDGE ? "asid,edges\n" : "asid,blocks\n")
           : mode == EDGE ? "asid,from pc,to pc\n"
           : "asid,in kernel,block address,block size\n", file);
     running = true;
@@ -115,7 +141,10 @@ static bool start(const char *name)
 
 static void write_summary(void)
 {
+    /* One of each address space or thread -> how many. */
     g_autoptr(GHashTable) counts =
+        g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, NULL);
+    g_autoptr(GHashTable) example =
         g_hash_table_new_full(g_int64_hash, g_int64_equal, NULL, NULL);
     GHashTableIter iter;
     void *key, *value;
@@ -126,11 +155,18 @@ static void write_summary(void)
         uintptr_t n = (uintptr_t)g_hash_table_lookup(counts, &s->key.asid);
 
         g_hash_table_insert(counts, &s->key.asid, (void *)(n + 1));
+        g_hash_table_insert(example, &s->key.asid, s);
     }
     g_hash_table_iter_init(&iter, counts);
     while (g_hash_table_iter_next(&iter, &key, &value)) {
-        fprintf(file, "0x%" PRIx64 ",%" PRIuPTR "\n", *(uint64_t *)key,
-                (uintptr_t)value);
+        const Seen *s = g_hash_table_lookup(example, key);
+
+        if (mode == OSI_BLOCK) {
+            fprintf(file, "%d,%d,", s->thread.pid, s->thread.tid);
+        } else {
+            fprintf(file, "0x%" PRIx64 ",", s->key.asid);
+        }
+        fprintf(file, "%" PRIuPTR "\n", (uintptr_t)value);
     }
 }
 
@@ -185,6 +221,8 @@ static bool parse_filter(panda_arg_list *args, PandaFilter *filter,
     const char *not_pc = panda_parse_string_opt(args, "exclude_pc", "",
                                                 "low-high");
 
+    filter->procname = panda_parse_string_opt(args, "process_name", NULL,
+                                              "of this process only");
     if (!strcmp(privilege, "user")) {
         filter->mode = PANDA_MODE_USER;
     } else if (!strcmp(privilege, "kernel")) {
@@ -207,23 +245,26 @@ static bool parse_filter(panda_arg_list *args, PandaFilter *filter,
 
 static bool parse_mode(panda_arg_list *args)
 {
-    const char *name = panda_parse_string_opt(args, "mode", "asid-block",
-                                              "asid-block or edge");
+    static const char *const names[] = {
+        [ASID_BLOCK] = "asid-block", [EDGE] = "edge",
+        [OSI_BLOCK] = "osi-block",
+    };
+    const char *name = panda_parse_string_opt(
+        args, "mode", "asid-block", "asid-block, osi-block or edge");
 
-    if (*panda_parse_string_opt(args, "process_name", "", "not there yet")
-        || *panda_parse_string_opt(args, "hook_filter", "", "not there yet")
-        || !strcmp(name, "osi-block")) {
-        panda_fail(PANDA_ERR_UNSUPPORTED, "plugin coverage: process_name, "
-                   "hook_filter and mode=osi-block are not there yet");
+    if (*panda_parse_string_opt(args, "hook_filter", "", "not there yet")) {
+        panda_fail(PANDA_ERR_UNSUPPORTED, "plugin coverage: hook_filter is "
+                   "not there yet");
         return false;
     }
-    mode = !strcmp(name, "edge") ? EDGE : ASID_BLOCK;
-    if (mode == ASID_BLOCK && strcmp(name, "asid-block")) {
-        panda_fail(PANDA_ERR_ARGUMENT, "plugin coverage: mode=%s is none of "
-                   "asid-block, osi-block, edge", name);
-        return false;
+    for (mode = 0; mode < ARRAY_SIZE(names); mode++) {
+        if (!strcmp(names[mode], name)) {
+            return true;
+        }
     }
-    return true;
+    panda_fail(PANDA_ERR_ARGUMENT, "plugin coverage: mode=%s is none of "
+               "asid-block, osi-block, edge", name);
+    return false;
 }
 
 static bool init(PandaPlugin *self)
