@@ -6,9 +6,10 @@ has the symbol, an ordinary hook is added there, for that process.
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ._bindings.structs import hook_symbol_resolve
 from ._bindings.structs import symbol as _symbol
@@ -18,9 +19,22 @@ from .hooks import Handler, Hook
 
 if TYPE_CHECKING:
     from ._bindings.structs import PandaCPU
+    from .guest_os import GuestOs, Symbol
+    from .user_symbols import UserSymbol
 
 #: A library's or symbol's name in C, with its end.
 _ROOM = 256
+
+
+class Frame(NamedTuple):
+    """A function that runs."""
+
+    #: Where it begins, and where it will return to.
+    function: int
+    caller: int
+    #: Their symbols; None: in none that is known.
+    symbol: Symbol | UserSymbol | None
+    caller_symbol: Symbol | UserSymbol | None
 
 
 class SymbolHook:
@@ -85,6 +99,7 @@ class SymbolHooks(HookKinds):
     #: Hooks of symbols that were given a name.
     named_hooks: dict[str, SymbolHook]
     _symbol_requests: dict[int, Any]
+    os: GuestOs
 
     def _init_symbol_hooks(self) -> None:
         self.named_hooks = {}
@@ -174,6 +189,32 @@ class SymbolHooks(HookKinds):
         )
         assert isinstance(found, _symbol)
         return found
+
+    def callstack(self, cpu: PandaCPU, lim: int = 64) -> list[Frame]:
+        """The functions that run, the last called first, with their symbols.
+
+        In a callback. The kernel's stack in the kernel, else the program's. The plugin
+        ``callstack_instr`` follows calls from when it is loaded: by the first use of
+        this, if not before (pandalite's own).
+
+        Args:
+            cpu: the CPU.
+            lim: at most so many.
+        """
+        self._need_plugin("callstack_instr", autoload=True)
+        fast = self.libpanda.fast
+        callers, functions = (ctypes.c_uint64 * lim)(), (ctypes.c_uint64 * lim)()
+        n = fast.panda_callstack_instr_get_callers(callers, lim, cpu)
+        n = min(n, fast.panda_callstack_instr_get_functions(functions, lim, cpu))
+        process = None if fast.panda_in_kernel_mode(cpu) else self.os.current
+
+        def named(address: int) -> Symbol | UserSymbol | None:
+            return process.symbol_at(address) if process else self.os.symbol_at(address)
+
+        return [
+            Frame(functions[i], callers[i], named(functions[i]), named(callers[i]))
+            for i in range(n)
+        ]
 
     def delete_callbacks(self) -> None:
         """Unregister all callbacks, and remove all hooks, of symbols too."""

@@ -9,6 +9,7 @@ import pytest
 from guest import boot, built, in_guest, run_case
 from test_os_guest import at_rest
 from test_plugins import build
+from test_user_symbols import compile_program
 
 #: All guests that have programs linked dynamically.
 ARCHES = (
@@ -137,6 +138,47 @@ def test_resolution() -> None:
     named = [pair for pair in found["best"] if pair[1]]
     assert named
     assert all(best == at for best, at in named)
+
+
+def case_callstack(arch: str, folder: str) -> dict[str, Any]:
+    panda = boot(arch)
+    stacks: list[list[str]] = []
+    kernel: list[list[str]] = []
+
+    def work() -> None:
+        panda.copy_to_guest(folder)
+        panda.load_plugin("callstack_instr")
+        address = panda.os.symbol("vfs_write").address
+
+        @panda.hook(address, kernel=True)
+        def vfs_write(cpu: Any, tb: Any, hook: Any) -> None:
+            if panda.get_process_name(cpu) == "cat":
+                kernel.append([str(frame.symbol) for frame in panda.callstack(cpu)])
+
+        panda.run_serial_cmd("cat /etc/passwd > /dev/null")
+
+        @panda.hook_symbol("/lingers", "hidden_loop")
+        def hidden_loop(cpu: Any, tb: Any, hook: Any) -> None:
+            stacks.append([str(frame.symbol) for frame in panda.callstack(cpu)])
+
+        panda.run_serial_cmd(f"./{Path(folder).name}/lingers & sleep 1")
+
+    in_guest(panda, work)
+    return {"stacks": stacks, "kernel": kernel}
+
+
+@pytest.mark.parametrize(
+    ("arch", "triple"), (("x86_64", "x86_64-linux-gnu.2.28"), ("i386", "x86-linux-gnu.2.28"))
+)
+def test_callstack(arch: str, triple: str, tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    folder.mkdir()
+    compile_program(folder, triple)
+    found = run_case(case_callstack, arch, str(folder))
+    assert len(found["stacks"]) == 1
+    assert found["stacks"][0][:2] == ["lingers!hidden_loop", "lingers!outer_function"]
+    assert found["kernel"][0][0] == "vfs_write"
+    assert any("sys_" in name for name in found["kernel"][0])
 
 
 def case_errors() -> dict[str, Any]:
