@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from guest import boot, in_guest, run_case
 
+from pandalite.errors import IntrospectionError
+
 #: Kernels with type information and without, that pass arguments in different registers.
 #: The others: tests/linux_os_events.py.
 ARCHES = ("x86_64", "i386")
@@ -83,7 +85,7 @@ def check_processes(out: dict[str, Any]) -> None:
         [children[1], "sh"],
         [children[2], "sh"],
     ]
-    assert out["execs"][0][2].endswith("/cat")
+    assert re.search("/(cat|busybox-shared)$", out["execs"][0][2])
     exits = {int(pid): value for pid, value in out["exits"].items()}
     assert exits[children[0]] == ["cat", 1, None, True]
     assert exits[children[1]] == ["sh", 7, None, True]
@@ -94,7 +96,7 @@ def check_processes(out: dict[str, Any]) -> None:
     assert "X=1" in envp and any(word.startswith("PATH=") for word in envp)
     assert auxv["pagesz"] in (4096, 16384, 65536) and auxv["entry"] and auxv["uid"] == 0
     assert exe == out["execs"][0][2]
-    assert {"bash", "cat", "sh"} <= set(out["switches"])
+    assert {"cat", "sh"} <= set(out["switches"])
     assert out["after"] == 0
 
 
@@ -119,6 +121,7 @@ def case_memory_and_files(arch: str) -> dict[str, Any]:
         sleeper = int(files)
         return {
             "maps": maps,
+            "shows changes": _has(panda, "perf_event_mmap"),
             "mmaps": [
                 [m.start, m.end, m.rights, m.offset, m.path]
                 for e in seen
@@ -145,6 +148,13 @@ def case_memory_and_files(arch: str) -> dict[str, Any]:
     return in_guest(panda, work)
 
 
+def _has(panda: Any, symbol: str) -> bool:
+    try:
+        return bool(panda.os.symbol(symbol))
+    except IntrospectionError:
+        return False
+
+
 def check_memory_and_files(out: dict[str, Any]) -> None:
     truth = []
     for line in out["maps"].splitlines():
@@ -155,11 +165,13 @@ def check_memory_and_files(out: dict[str, Any]) -> None:
                 [int(match[1], 16), int(match[2], 16), match[3], int(match[4], 16), match[6]]
             )
     made = out["mmaps"]
-    # What is mapped is replaced in part; code is not.
+    # What is mapped is replaced in part; code is not, but what is behind it may be.
     code = [row for row in truth if row[2] == "r-xp"]
-    assert len(code) >= 3 and all(row in made for row in code), (code, made)
+    assert len(code) >= 3
+    for start, end, *rest in code:
+        assert any(m[0] == start and m[1] >= end and m[2:] == rest for m in made), (code, made)
     assert {row[4] for row in truth} <= {row[4] for row in made}
-    assert out["changed"], "no protection was changed"
+    assert bool(out["changed"]) == out["shows changes"]
     redirected = out["redirected"]
     for wanted in (["open", 0, "/tmp/in"], ["open", 1, "/tmp/out"]):
         assert wanted in redirected, redirected
@@ -186,8 +198,16 @@ TRAP = (
 )
 
 
+def numbers_of(arch: str) -> dict[str, int]:
+    """Signals by name."""
+    if arch.startswith("mips"):
+        return {"KILL": 9, "USR1": 16, "TERM": 15, "CHLD": 18, "WINCH": 20}
+    return {"KILL": 9, "USR1": 10, "TERM": 15, "CHLD": 17, "WINCH": 28}
+
+
 def case_signals(arch: str) -> dict[str, Any]:
     panda = boot(arch)
+    numbers = numbers_of(arch)
 
     def work() -> dict[str, Any]:
         seen: list[Any] = []
@@ -204,7 +224,7 @@ def case_signals(arch: str) -> dict[str, Any]:
                 event.suppress()
 
         first = panda.run_serial_cmd("kill -USR1 $!; sleep 0.5")
-        suppressed.extend([10, 9])
+        suppressed.extend([numbers["USR1"], numbers["KILL"]])
         second = panda.run_serial_cmd(
             "kill -USR1 $!; kill -KILL $!; sleep 0.5; kill -0 $!; echo $?"
         )
@@ -212,7 +232,12 @@ def case_signals(arch: str) -> dict[str, Any]:
         third = panda.run_serial_cmd("kill -TERM $!; wait $!; echo $?")
         panda.os.off(signal)
         shell = int(panda.run_serial_cmd("echo $$"))
-        return {"said": [first, second, third], "seen": seen, "pids": [target, shell]}
+        return {
+            "said": [first, second, third],
+            "seen": seen,
+            "pids": [target, shell],
+            "numbers": numbers,
+        }
 
     return in_guest(panda, work)
 
@@ -222,11 +247,12 @@ def check_signals(out: dict[str, Any]) -> None:
     first, second, third = out["said"]
     assert "got usr1" in first
     assert "got usr1" not in second and second.split()[-1] == "0", second
-    assert "got term" in third and third.split()[-1] == "3"
-    numbers = [row[0] for row in out["seen"] if row[0] not in (17, 28)]
-    assert numbers == [10, 10, 9, 15]
+    assert "got term" in third and re.search("^3$", third, re.MULTILINE), third
+    known = out["numbers"]
+    sent = [row for row in out["seen"] if row[0] not in (known["CHLD"], known["WINCH"])]
+    assert [row[0] for row in sent] == [known[n] for n in ("USR1", "USR1", "KILL", "TERM")]
     assert all(row[1] == target for row in out["seen"])
-    assert all(row[2:] == [shell, "bash"] for row in out["seen"] if row[0] in (9, 10, 15))
+    assert all(row[2] == shell and row[3] in ("bash", "sh") for row in sent)
 
 
 @pytest.mark.parametrize("arch", ARCHES)
@@ -315,6 +341,52 @@ def test_exceptions_end_the_run() -> None:
     assert len(seen) == 2 and seen[0].endswith("/cat") and seen[1] == "cat begins"
 
 
+def case_missing() -> dict[str, Any]:
+    """The guest's kernel has lost its table of symbols."""
+    panda = boot()
+    out: dict[str, Any] = {}
+
+    @panda.queue_blocking
+    def work() -> None:
+        panda.revert_sync("root")
+        address, size = panda.run_serial_cmd("cat /sys/kernel/vmcoreinfo").split()
+        places: list[str] = []
+
+        @panda.cb_before_block_exec(name="once", kernel=True)
+        def once(cpu: Any, block: Any) -> None:
+            panda.disable_callback("once")
+            text = bytes(panda.physical_memory_read(int(address, 16), int(size, 16)))
+            places.extend(re.findall(r"SYMBOL\(kallsyms_(?:token_table|names)\)=(\w+)", str(text)))
+            for place in places:
+                panda.virtual_memory_write(cpu, int(place, 16), bytes(4096))
+
+        panda.run_serial_cmd("true")
+        assert len(places) == 2
+        panda.os.on("fork")(lambda event: None)
+        out["said"] = panda.run_serial_cmd("sleep 5; cat /etc/hostname", timeout=60)
+
+    try:
+        panda.run()
+    except IntrospectionError as error:
+        out["run"] = str(error)
+    try:
+        panda.os.on("open")(lambda event: None)
+    except IntrospectionError as error:
+        out["then"] = str(error)
+    return out
+
+
+def test_events_that_cannot_be_had() -> None:
+    out = run_case(case_missing)
+    assert not out.get("said")
+    for key, kind, function in (
+        ("run", "fork", "wake_up_new_task"),
+        ("then", "open", "fd_install"),
+    ):
+        assert f"'{kind}'" in out[key] and function in out[key], out
+        assert "table of symbols was not" in out[key]
+
+
 def case_stream(arch: str, folder: str) -> dict[str, Any]:
     """The events of some commands, in the recording and in its replay."""
     panda = boot(arch)
@@ -364,7 +436,8 @@ def test_streams_and_replays(arch: str, tmp_path: Path) -> None:
     # The stream was opened after the recording had begun, and closed before its end.
     assert [row for row in replayed if first <= row[1] <= last] == live
     assert out["calls"] == out["again"] and len(out["calls"]) == 3
-    kinds = Counter(KINDS[row[0]] for row in live)
+    # The kernel may make a worker meanwhile.
+    kinds = Counter(KINDS[row[0]] for row in live if not name_of(*row[-2:]).startswith("k"))
     assert kinds["exec"] == 3 and kinds["fork"] == 3 and kinds["exit"] == 3
     assert kinds["mmap"] > 20 and kinds["open"] > 5 and kinds["close"] > 5 and kinds["switch"] > 3
     assert "start" not in kinds

@@ -23,6 +23,8 @@ struct Source {
     void (*arrived)(CPUState *cs, OsEvent event);
     /* Kernels without it show the event by the others. */
     bool optional;
+    /* It is for kernels without this one. */
+    const char *instead_of;
     hook *hook;
     uint64_t address;
 };
@@ -82,6 +84,62 @@ static void mapped(CPUState *cs, OsEvent e)
     if (task && panda_os_get_argument(cs, 0, &vma)) {
         panda_os_raise(cs, e, task, vma,
                        caller_is(cs, changes, ARRAY_SIZE(changes)));
+    }
+}
+
+/*
+ * Where a function returns to that makes mappings: hooked when it is first
+ * called from there.
+ */
+#define RETURNS 8
+
+static struct {
+    uint64_t at;
+    hook *hook;
+} returns[RETURNS];
+
+/* The function has made a mapping, and returns its address. */
+static void mapping_made(PandaCPU *cpu, PandaTB *tb, hook *h)
+{
+    CPUState *cs = panda_vcpu.cs;
+    uint64_t task = panda_os_current_task(cs);
+    PandaMapping m;
+
+    if (task && (qatomic_read(&panda_os_raised) & BIT(OS_EVENT_MMAP))
+        && panda_os_mapping_at(task, panda_abi_result(cs), &m) == PANDA_OK) {
+        panda_os_raise(cs, OS_EVENT_MMAP, task, m.vma, false);
+    }
+}
+
+static void makes_mapping(CPUState *cs, OsEvent e)
+{
+    hook h = {
+        .type = PANDA_CB_START_BLOCK_EXEC,
+        .cb.start_block_exec = mapping_made,
+        .km = MODE_KERNEL_ONLY,
+        .enabled = true,
+    };
+
+    if (!panda_abi_return_address(cs, &h.addr)) {
+        return;
+    }
+    for (unsigned i = 0; i < RETURNS && returns[i].at != h.addr; i++) {
+        if (!returns[i].hook) {
+            returns[i].at = h.addr;
+            returns[i].hook = panda_hooks_add_hook(&h);
+            break;
+        }
+    }
+}
+
+static void take_returns(void)
+{
+    for (unsigned i = 0; i < RETURNS; i++) {
+        if (returns[i].hook) {
+            panda_hooks_remove_hook(returns[i].hook);
+            returns[i].hook = NULL;
+            returns[i].at = 0;
+        }
     }
 }
 
@@ -169,8 +227,12 @@ static void flushed(CPUState *cs, OsEvent e)
     }
 }
 
-/* A signal that does nothing where nobody asks for it. */
+/* SIGWINCH does nothing where nobody asks for it. */
+#ifdef TARGET_MIPS
+#define SIGNAL_INSTEAD 20
+#else
 #define SIGNAL_INSTEAD 28
+#endif
 
 static void sent(CPUState *cs, OsEvent e)
 {
@@ -190,7 +252,9 @@ static Source sources[] = {
     { OS_EVENT_EXEC, "finalize_exec", at_current },
     { OS_EVENT_FORK, "wake_up_new_task", at_first_argument },
     { OS_EVENT_EXIT, "do_exit", at_current },
-    { OS_EVENT_MMAP, "perf_event_mmap", mapped },
+    { OS_EVENT_MMAP, "perf_event_mmap", mapped, .optional = true },
+    { OS_EVENT_MMAP, "mmap_region", makes_mapping,
+      .instead_of = "perf_event_mmap" },
     { OS_EVENT_OPEN, "fd_install", opened },
     { OS_EVENT_OPEN, "do_dup2", replaced, .optional = true },
     { OS_EVENT_CLOSE, "filp_close", closed },
@@ -241,6 +305,13 @@ static void hooked(PandaCPU *cpu, PandaTB *tb, hook *h)
     s->arrived(panda_vcpu.cs, s->event);
 }
 
+/* Version 1 of PowerPC's ABI: the code's name; the other is a descriptor's. */
+#ifdef TARGET_PPC64
+#define CODE_PREFIXES ".", ""
+#else
+#define CODE_PREFIXES ""
+#endif
+
 #ifdef TARGET_PPC64
 
 /* Callers in the kernel enter behind what finds the table of constants. */
@@ -263,22 +334,35 @@ static uint64_t local_entry(uint64_t address)
 
 #endif
 
-static bool find_function(const char *names, uint64_t *address)
+static bool find_one(const char *name, uint64_t *address)
 {
+    static const char *const prefix[] = { CODE_PREFIXES };
     static const char *const suffix[] = {
         "", ".isra.0", ".constprop.0", ".part.0",
     };
-    g_auto(GStrv) name = g_strsplit(names, "|", 0);
 
-    OS_LOCK_GUARD();
-    for (unsigned i = 0; name[i]; i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(prefix); i++) {
         for (unsigned j = 0; j < ARRAY_SIZE(suffix); j++) {
-            g_autofree char *full = g_strconcat(name[i], suffix[j], NULL);
+            g_autofree char *full = g_strconcat(prefix[i], name, suffix[j],
+                                                NULL);
 
             if (os_symbol(full, address)) {
                 *address = local_entry(*address);
                 return true;
             }
+        }
+    }
+    return false;
+}
+
+static bool find_function(const char *names, uint64_t *address)
+{
+    g_auto(GStrv) name = g_strsplit(names, "|", 0);
+
+    OS_LOCK_GUARD();
+    for (unsigned i = 0; name[i]; i++) {
+        if (find_one(name[i], address)) {
+            return true;
         }
     }
     return false;
@@ -294,7 +378,8 @@ static void put_hook(Source *s)
         .context = s,
     };
 
-    if (s->hook) {
+    if (s->hook || (s->instead_of
+                    && find_function(s->instead_of, &h.addr))) {
         return;
     }
     if (find_function(s->functions, &h.addr)) {
@@ -308,6 +393,9 @@ static void take_hook(Source *s)
     if (s->hook) {
         panda_hooks_remove_hook(s->hook);
         s->hook = NULL;
+        if (s->arrived == makes_mapping) {
+            take_returns();
+        }
     }
 }
 

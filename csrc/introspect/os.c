@@ -166,6 +166,7 @@ bool panda_os_ready(CPUState *cs)
         complete = os_layout_infer(cs);
     } else {
         attach_ns = -thread_time();
+        doubtful = false;
         missing = attach(cs);
         if (!missing) {
             panda_arch_os_prepare(cs, os_is_task);

@@ -2662,7 +2662,7 @@ class Library(NonblockingLibrary, Protocol):
     def panda_signal_block_sig(self, sig: int, /) -> int:
         """From now on, a signal of this number reaches no process.
 
-        Whoever would get it gets SIGWINCH (28), which does nothing where nobody asks for it.
+        Whoever would get it gets SIGWINCH, which does nothing where nobody asks for it.
         PANDA_ERR_ARGUMENT if there is no such signal.
         """
 

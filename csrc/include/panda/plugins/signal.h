@@ -13,7 +13,7 @@
 /**
  * From now on, a signal of this number reaches no process.
  *
- * Whoever would get it gets SIGWINCH (28), which does nothing where nobody asks
+ * Whoever would get it gets SIGWINCH, which does nothing where nobody asks
  * for it. PANDA_ERR_ARGUMENT if there is no such signal.
  */
 int panda_signal_block_sig(int32_t sig);
