@@ -45,7 +45,7 @@ PARTS = ("core", "record", "introspect", "syscalls", "hooks", "plugins")
 FOR_PLUGINS = ("plugin.h", "plugin_plugin.h")
 
 #: Functions that not all architectures call.
-OPTIONAL_WRAPS = {"qemu_guest_getrandom", "tlb_flush_all_cpus_synced"}
+OPTIONAL_WRAPS = {"qemu_guest_getrandom", "tlb_flush_all_cpus_synced", "fma", "fmaf"}
 
 LINK = [
     "-shared",
