@@ -18,6 +18,7 @@ import pytest
 from ctools import ROOT
 from guest import run_case
 from test_os_guest import _plain, check_processes, look_at
+from test_os_kernel_guest import check_kernel, look_at_kernel
 
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -62,6 +63,16 @@ KERNELS = {
         "aarch64", "bookworm", "arm64", _CLOUD_ARM, ("nokaslr", "norandmaps")
     ),
     "aarch64 trixie": Kernel("aarch64", "trixie", "arm64", _TRIXIE_ARM),
+    "x86_64 sid, KASLR": Kernel(
+        "x86_64",
+        "sid",
+        "amd64",
+        "linux-binary-[0-9.]+[+]deb14-cloud-amd64",
+        ("nokaslr", "norandmaps"),
+    ),
+    "arm sid": Kernel("arm", "sid", "armhf", "linux-binary-[0-9.]+[+]deb14-armmp"),
+    "aarch64 sid": Kernel("aarch64", "sid", "arm64", "linux-binary-[0-9.]+[+]deb14-cloud-arm64"),
+    "riscv64 sid": Kernel("riscv64", "sid", "riscv64", "linux-binary-[0-9.]+[+]deb14-riscv64"),
     "ppc64el trixie": Kernel(
         "ppc64el", "trixie", "ppc64el", "linux-image-[0-9.]+[+]deb13-powerpc64le"
     ),
@@ -112,7 +123,7 @@ def case_kernel(name: str, image: str) -> Any:
     @panda.queue_blocking
     def work() -> None:
         reach_prompt(panda.serial_console, {"prompt": guest.prompt, "timeout": 300})
-        out.append(_plain(look_at(panda)))
+        out.append({**_plain(look_at(panda)), "kernel": look_at_kernel(panda)})
         panda.end_analysis()
 
     panda.run()
@@ -123,9 +134,10 @@ def case_kernel(name: str, image: str) -> Any:
 def report() -> Any:
     yield
     print(
-        "\n| guest and kernel | release | layout | processes, maps, files, credentials | modules |"
+        "\n| guest and kernel | release | layout | processes, maps, files, credentials | modules "
+        "| mounts | log | time |"
     )
-    print("|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|")
     print("\n".join(_ROWS))
 
 
@@ -143,5 +155,5 @@ def test_kernel(name: str) -> None:
     _ROWS.append(
         f"| {name} | {out['release']} | {out['layout']} "
         f"| {len(out['found'])} and {users} equal{without} "
-        f"| {modules} |"
+        f"| {modules} | {' | '.join(check_kernel(out['kernel']))} |"
     )

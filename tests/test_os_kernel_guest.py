@@ -167,7 +167,7 @@ def case_uptime(arch: str) -> dict[str, Any]:
 
     @panda.ppp("syscalls2", "on_sys_read_return")
     def on_sys_read_return(cpu: Any, pc: int, fd: int, buf: int, count: int) -> None:
-        if panda.get_process_name(cpu) == "cat":
+        if panda.get_process_name(cpu) == "head":
             n = panda.arch.get_retval(cpu, convention="syscall")
             text = panda.virtual_memory_read(cpu, buf, n) if 0 < n < 100 else b""
             words = text.split()
@@ -176,7 +176,7 @@ def case_uptime(arch: str) -> dict[str, Any]:
 
     def work() -> dict[str, Any]:
         for _ in range(8):
-            panda.run_serial_cmd("sleep 0.3; cat /proc/uptime")
+            panda.run_serial_cmd("sleep 0.3; head -n 1 /proc/uptime")
         return out
 
     return in_guest(panda, work)
@@ -255,6 +255,61 @@ def test_module_symbols() -> None:
     assert out["inside"][0].endswith(out["inside"][1]) and "+0x1" in out["inside"][0]
     assert all("no symbol" in text for text in out["missing"])
     assert out["kernel"] == "do_exit+0x5"
+
+
+# ---- all of it, for other kernels: linux_kernels.py ----
+
+
+def look_at_kernel(panda: Any) -> dict[str, Any]:
+    """What panda.os says of the kernel, and what it says itself."""
+    out: dict[str, Any] = {"uptimes": []}
+
+    def attempt(function: Any) -> Any:
+        try:
+            return at_rest(panda, lambda cpu: function())
+        except IntrospectionError as error:
+            return str(error)
+
+    for command in MOUNTS[:6]:
+        panda.run_serial_cmd(command, timeout=60)
+    out["true mounts"] = _mounts(panda.run_serial_cmd("cat /proc/mounts", timeout=60))
+    out["mounts"] = attempt(
+        lambda: sorted([m.source, m.path, m.kind, m.options] for m in panda.os.mounts())
+    )
+    out["true log"] = lines_of(panda, "dmesg -r")
+    out["log"] = attempt(lambda: "\n".join(map(_raw, panda.os.dmesg())).split("\n"))
+
+    @panda.ppp("syscalls2", "on_sys_read_return", name="uptimes")
+    def on_sys_read_return(cpu: Any, pc: int, fd: int, buf: int, count: int) -> None:
+        if panda.get_process_name(cpu) == "head":
+            n = panda.arch.get_retval(cpu, convention="syscall")
+            words = panda.virtual_memory_read(cpu, buf, n).split() if 0 < n < 100 else []
+            if len(words) == 2 and b"." in words[0]:
+                try:
+                    out["uptimes"].append([float(words[0]), panda.os.uptime()])
+                except IntrospectionError as error:
+                    out["uptimes"].append([float(words[0]), str(error)])
+
+    panda.run_serial_cmd("sleep 0.3; head -n 1 /proc/uptime; sleep 0.3; head -n 1 /proc/uptime")
+    panda.disable_ppp("uptimes")
+    return out
+
+
+def check_kernel(out: dict[str, Any]) -> list[str]:
+    """What was found is what the kernel says; or why not: mounts, log, time, as a table has it."""
+    said = ["not shown"] * 3
+    if isinstance(out["mounts"], list):
+        _same_mounts(out["mounts"], out["true mounts"])
+        said[0] = f"{len(out['mounts'])} equal"
+    if isinstance(out["log"], list):
+        # What was logged after the listing is not in it.
+        assert out["log"][: len(out["true log"])] == out["true log"]
+        said[1] = f"{len(out['true log'])} lines equal"
+    assert len(out["uptimes"]) == 2
+    if not isinstance(out["uptimes"][0][1], str):
+        assert all(-0.012 < found - true < 0.022 for true, found in out["uptimes"]), out["uptimes"]
+        said[2] = "equal"
+    return said
 
 
 # ---- guests that lie ----

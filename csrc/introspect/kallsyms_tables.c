@@ -166,15 +166,24 @@ static bool find_names(const OsSegment *s, OsKallsymsTables *t,
     return false;
 }
 
-/* Are there rising offsets at a place? */
+/*
+ * Are there rising offsets at a place? Where those of each CPU's own memory are
+ * told apart, all others are negative, and count downwards.
+ */
 static bool rises(const uint8_t *at, uint64_t n)
 {
-    uint64_t falls = 0;
+    uint64_t falls = 0, signed_falls = 0;
+    int32_t last = os_u32_at(at);
 
     for (uint64_t i = 1; i < n; i++) {
-        falls += os_u32_at(at + 4 * i) < os_u32_at(at + 4 * i - 4);
+        int32_t here = os_u32_at(at + 4 * i);
+
+        falls += (uint32_t)here < (uint32_t)last;
+        signed_falls += (here < 0 ? ~here : here) < (last < 0 ? ~last : last);
+        last = here;
     }
-    return falls <= 1 && os_u32_at(at) != os_u32_at(at + 4 * (n - 1));
+    return (falls <= 1 || signed_falls <= 1)
+        && os_u32_at(at) != os_u32_at(at + 4 * (n - 1));
 }
 
 static bool try_offsets(const OsSegment *s, OsKallsymsTables *t,

@@ -43,7 +43,10 @@ static bool find_clock(uint64_t *ns)
 {
     uint64_t core;
 
-    if (!os_knows(OS_TK_SECONDS) || !os_symbol("tk_core", &core)) {
+    /* Its name since 6.18: there is one for each of several clocks. */
+    if (!os_knows(OS_TK_SECONDS)
+        || !(os_symbol("tk_core", &core)
+             || os_symbol("timekeeper_data", &core))) {
         return false;
     }
     for (unsigned at = 8; at <= LARGEST_SEQUENCE; at += 8) {
