@@ -82,7 +82,7 @@ def _same_mounts(found: list[Any], truth: list[Any]) -> None:
         assert any(t[:3] == row[:3] and t[3][: len(row[3])] == row[3] for t in truth), row
 
 
-@pytest.mark.parametrize("arch", ["x86_64"])
+@pytest.mark.parametrize("arch", ["x86_64", "i386"])
 def test_mounts(arch: str) -> None:
     out = run_case(case_mounts, arch)
     _same_mounts(out["found"], out["truth"])
@@ -122,8 +122,8 @@ def case_log(arch: str) -> dict[str, Any]:
             'echo "$i $x" > /dev/kmsg; i=$((i + 1)); done',
             timeout=170,
         )
-        wrapped = at_rest(panda, lambda cpu: panda.os.dmesg())
         tail = lines_of(panda, "dmesg -r | tail -n 300")
+        wrapped = at_rest(panda, lambda cpu: panda.os.dmesg())
         return {
             "raw": raw,
             "plain": plain,
@@ -131,7 +131,7 @@ def case_log(arch: str) -> dict[str, Any]:
             "text": [str(m) for m in found],
             "numbers": [m.sequence for m in found],
             "levels": [[m.level, m.facility] for m in found if m.text == "an error of mine"],
-            "wrapped": [_raw(m) for m in wrapped][-300:],
+            "wrapped": [_raw(m) for m in wrapped][-400:],
             "later numbers": [m.sequence for m in wrapped],
             "tail": tail,
         }
@@ -148,14 +148,17 @@ def _raw(message: Any) -> str:
 @pytest.mark.parametrize("arch", ["x86_64", "i386"])
 def test_log(arch: str) -> None:
     out = run_case(case_log, arch, timeout=400)
-    assert "\n".join(out["found"]).split("\n") == out["raw"]
-    assert "\n".join(out["text"]).split("\n") == out["plain"]
+    # What the kernel logs after the listing is not in it.
+    n = len(out["raw"])
+    assert "\n".join(out["found"]).split("\n")[:n] == out["raw"]
+    assert "\n".join(out["text"]).split("\n")[: len(out["plain"])] == out["plain"]
     assert len(out["raw"]) > 400
     assert out["numbers"] == list(range(len(out["numbers"])))
     assert out["levels"] == [[3, 1]]
     first, last = out["later numbers"][0], out["later numbers"][-1]
     assert out["later numbers"] == list(range(first, last + 1)) and first > 0
-    assert out["wrapped"] == out["tail"]
+    start = out["wrapped"].index(out["tail"][0])
+    assert out["wrapped"][start : start + 300] == out["tail"]
 
 
 # ---- since the boot ----
@@ -192,6 +195,9 @@ def test_uptime() -> None:
 
 
 # ---- symbols of modules ----
+
+
+LOADED = "cat /proc/modules"
 
 
 def case_module_symbols(arch: str) -> dict[str, Any]:
@@ -235,7 +241,30 @@ def case_module_symbols(arch: str) -> dict[str, Any]:
             with pytest.raises(IntrospectionError) as error:
                 panda.os.symbol(text)
             missing.append(str(error.value))
+        loaded = [
+            [[w[0], int(w[5], 16), int(w[1])] for w in map(str.split, lines_of(panda, LOADED))]
+        ]
+        listed = [
+            at_rest(panda, lambda cpu: [[m.name, m.base, m.size] for m in panda.os.modules()])
+        ]
+        for change in ("rmmod isofs; rmmod virtio_net", "modprobe isofs"):
+            panda.run_serial_cmd(change, timeout=60)
+            loaded.append(
+                [[w[0], int(w[5], 16), int(w[1])] for w in map(str.split, lines_of(panda, LOADED))]
+            )
+            listed.append(
+                at_rest(panda, lambda cpu: [[m.name, m.base, m.size] for m in panda.os.modules()])
+            )
+        later = sorted(
+            {line.split()[2] for line in lines_of(panda, "grep 'isofs]' /proc/kallsyms")}
+        )
+        found_later = at_rest(
+            panda, lambda cpu: [panda.os.symbol(f"isofs:{name}").address for name in later]
+        )
         return {
+            "loaded": loaded,
+            "listed": listed,
+            "later": [len(later), len(set(found_later))],
             "n": len(truth),
             "modules": len({module for _, module in truth}),
             "wrong": wrong[:10],
@@ -248,8 +277,11 @@ def case_module_symbols(arch: str) -> dict[str, Any]:
     return in_guest(panda, work)
 
 
-def test_module_symbols() -> None:
-    out = run_case(case_module_symbols, "x86_64", timeout=400)
+@pytest.mark.parametrize("arch", ["x86_64", "i386"])
+def test_module_symbols(arch: str) -> None:
+    out = run_case(case_module_symbols, arch, timeout=400)
+    assert out["listed"] == out["loaded"]
+    assert len({len(some) for some in out["loaded"]}) > 1 and out["later"][0] > 5
     assert out["wrong"] == [] and out["n"] > 500 and out["modules"] > 10
     assert out["outside"] < out["n"] / 100
     assert out["inside"][0].endswith(out["inside"][1]) and "+0x1" in out["inside"][0]

@@ -53,6 +53,13 @@ bool os_is_user(uint64_t va)
                                               : va < os_memory.kernel_start);
 }
 
+void os_infer_again(void)
+{
+    if (os_layout.field[OS_TASK_TASKS].source == OS_INFERRED) {
+        os_layout_infer(panda_vcpu.cs);
+    }
+}
+
 static bool knows_maps(void)
 {
     return os_knows(OS_TASK_MM) && os_knows(OS_MM_PGD)
@@ -69,7 +76,7 @@ bool os_layout_infer(CPUState *cs)
         os_infer_threads(in);
         os_infer_mm(in);
         os_infer_files(in);
-        os_infer_modules();
+        os_infer_mounts(in);
     }
     g_free(in->window);
     g_free(in);

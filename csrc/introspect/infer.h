@@ -74,7 +74,8 @@ void os_infer_mm(OsInference *in);
 /* infer_files.c: files, their names, tables and mounts. */
 void os_infer_files(OsInference *in);
 
-/* infer_modules.c: modules, if the kernel has symbols of data. */
-void os_infer_modules(void);
+
+/* infer_mounts.c: the tree of mounts, from the root of processes on. */
+void os_infer_mounts(const OsInference *in);
 
 #endif

@@ -81,10 +81,23 @@ void os_forget_stacks(void);
 bool os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
                          void *opaque);
 
+/* ---- infer.c, infer_modules.c ---- */
+
+/* More runs than when the layout was worked out: perhaps it shows more. */
+void os_infer_again(void);
+
+/* The layout of modules, of which there must be some in the list. */
+bool os_infer_modules(uint64_t head);
+/* Where the list of modules begins, found by what is in it. */
+bool os_find_modules(uint64_t *head);
+
 /* ---- modules.c ---- */
 
-/* Where the list of modules begins; false: that is not known. */
-bool os_modules_head(uint64_t *head);
+/*
+ * Where the list of modules begins; false: that is not known. If no symbol says
+ * it, it is looked for, not too often unless the caller insists.
+ */
+bool os_modules_head(uint64_t *head, bool insist);
 
 /* Address of a symbol of a module's; `module:name` is one of that module. */
 bool os_module_symbol(const char *name, uint64_t *address);

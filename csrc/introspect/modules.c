@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "introspect/internal.h"
+#include "qemu/timer.h"
 
 #define MAX_SYMBOLS (1u << 18)
 #define LONGEST_NAME 512
@@ -30,9 +31,35 @@ typedef struct Table {
 /* By the address of struct module. */
 static GHashTable *tables;
 
-bool os_modules_head(uint64_t *head)
+/* Where the list was found that no symbol leads to; 0: it was not. */
+static uint64_t found_head;
+
+/* All that is asked of a list is seen to when it is walked. */
+static bool is_list(uint64_t head)
 {
-    return os_knows(OS_MODULE_LIST) && os_symbol("modules", head);
+    uint64_t next, back;
+
+    return os_read_word(head, &next) && os_is_kernel(next)
+        && os_read_word(next + os_memory.word, &back) && back == head;
+}
+
+/* After looking for it in vain: it costs a look at all of RAM. */
+#define PAUSE_NS (2000 * SCALE_MS)
+static int64_t next_look;
+
+bool os_modules_head(uint64_t *head, bool insist)
+{
+    if (!os_symbol("modules", head)) {
+        if (found_head && !is_list(found_head)) {
+            found_head = 0;
+        }
+        if (!found_head && (insist || get_clock() >= next_look)) {
+            found_head = os_find_modules(head) ? *head : 0;
+            next_look = get_clock() + PAUSE_NS;
+        }
+        *head = found_head;
+    }
+    return *head && (os_knows(OS_MODULE_LIST) || os_infer_modules(*head));
 }
 
 /* ---- tables ---- */
@@ -52,6 +79,8 @@ void os_forget_modules(void)
         g_hash_table_destroy(tables);
         tables = NULL;
     }
+    found_head = 0;
+    next_look = 0;
 }
 
 static int compare(const void *a, const void *b)
@@ -201,7 +230,7 @@ bool os_module_symbol(const char *name, uint64_t *address)
     Search s = { .name = name, .module = colon ? colon - name : 0 };
     uint64_t head;
 
-    if (os_modules_head(&head)) {
+    if (os_modules_head(&head, false)) {
         os_for_each_node(head, os_offset(OS_MODULE_LIST), find_name, &s);
     }
     *address = s.address;
@@ -283,7 +312,7 @@ bool os_module_symbol_at(uint64_t address, uint64_t *offset, char *text,
     Search s = { .address = address, .text = text, .size = size };
     uint64_t head;
 
-    if (os_modules_head(&head)) {
+    if (os_modules_head(&head, false)) {
         os_for_each_node(head, os_offset(OS_MODULE_LIST), find_address, &s);
     }
     if (s.hit) {

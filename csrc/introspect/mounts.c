@@ -48,6 +48,9 @@ static int root_of(uint64_t task, uint64_t *mount, uint64_t *dentry)
         return status;
     }
     if (!knows_mounts()) {
+        os_infer_again();
+    }
+    if (!knows_mounts()) {
         return panda_fail(PANDA_ERR_OS, "where this kernel has its mounts is "
                           "not known: it has no type information (BTF), and "
                           "they cannot be made out");

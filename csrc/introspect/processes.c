@@ -446,10 +446,11 @@ int64_t panda_os_modules(PandaModule *modules, uint64_t n)
     if (status != PANDA_OK) {
         return status;
     }
-    if (!os_modules_head(&head)) {
+    if (!os_modules_head(&head, true)) {
         return panda_fail(PANDA_ERR_OS, "the guest's kernel does not show "
                           "its list of modules: it has no symbols of data "
-                          "(KALLSYMS_ALL) or no type information");
+                          "(KALLSYMS_ALL), and no module is loaded by which "
+                          "it could be found");
     }
     return os_for_each_node(head, os_offset(OS_MODULE_LIST), add_module, &list)
         ? (int64_t)list.n
