@@ -146,6 +146,16 @@ def syscalls(rounds: int) -> None:
         print(f"| {which} | {statistics.median(ratios):.2f} ({spread}) |", flush=True)
 
 
+def os_events(rounds: int) -> None:
+    """Events of the guest's system that are listened to."""
+    print("\n| a shell starts programs, listened to by | CPU time / without, median (range) |")
+    print("|---|---|")
+    for which in cases.OS_LISTENERS:
+        ratios = child("os_event_cost", which, 300, rounds)
+        spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
+        print(f"| {which} | {statistics.median(ratios):.2f} ({spread}) |", flush=True)
+
+
 def calls(rounds: int) -> None:
     """Cost of calls made in a callback."""
     print("\n| call in a callback | ns |")
@@ -220,6 +230,9 @@ def main() -> int:
     if len(sys.argv) == 2 and sys.argv[1] == "syscalls":
         syscalls(5)
         return 0
+    if len(sys.argv) == 2 and sys.argv[1] == "os-events":
+        os_events(5)
+        return 0
     start_up(7)
     second_start(5)
     calls(7)
@@ -229,6 +242,7 @@ def main() -> int:
     hooks(5)
     syscalls(5)
     introspection(5)
+    os_events(5)
     against_stock(pairs=5, rounds=3)
     recordings(3)
     return 0

@@ -464,6 +464,47 @@ def syscall_cost(which: str, size: int, rounds: int) -> list[float]:
     return _with_guest(work)
 
 
+#: Who listens to the events of a shell that starts programs.
+OS_LISTENERS = ("a function for exec", "functions for all events but switch", "the stream of all")
+
+
+def os_event_cost(which: str, size: int, rounds: int) -> list[float]:
+    """CPU time of a guest that starts very many programs, listened to over not."""
+
+    def work(panda: Any) -> list[float]:
+        line = f"i=0; while [ $i -lt {size} ]; do /bin/true; i=$((i+1)); done"
+        kinds = ("exec", "fork", "exit", "mmap", "open", "close", "signal", "deliver")
+        panda.run_serial_cmd(line, timeout=300)
+        ratios = []
+        count = [0]
+
+        def happened(event: Any) -> None:
+            count[0] += 1
+
+        def consume(batch: Any) -> None:
+            count[0] += len(batch)
+
+        for _ in range(rounds):
+            bare = _cost(panda, line)
+            stream = None
+            if which == OS_LISTENERS[2]:
+                stream = panda.stream("os", on_batch=consume)
+            else:
+                for kind in kinds[: 1 if which == OS_LISTENERS[0] else None]:
+                    panda.os.on(kind)(happened)
+            panda.run_serial_cmd(line, timeout=300)
+            ratios.append(_cost(panda, line) / bare)
+            if stream is None:
+                panda.os.off(happened)
+            else:
+                stream.close()
+            panda.run_serial_cmd(line, timeout=300)
+        assert count[0]
+        return ratios
+
+    return _with_guest(work)
+
+
 def os_cost(arch: str, calls: int) -> dict[str, float]:
     """Seconds: to find the kernel, for a list of all processes, for who runs now."""
 

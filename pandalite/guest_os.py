@@ -510,7 +510,7 @@ class GuestOs:
 
         Args:
             kind: ``"start"``, ``"exec"``, ``"fork"``, ``"exit"``, ``"switch"``,
-                ``"mmap"``, ``"open"``, ``"close"`` or ``"signal"``.
+                ``"mmap"``, ``"open"``, ``"close"``, ``"signal"`` or ``"deliver"``.
             procname: of processes of this short name only (15 bytes, as for callbacks).
             pid: of this process only.
             name: to refer to it in :meth:`off`; default: the function's.

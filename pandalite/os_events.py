@@ -63,7 +63,7 @@ class OsEvent:
     """An event: whom it happens to, and when (C: ``PandaOsEvent``)."""
 
     #: ``"start"``, ``"exec"``, ``"fork"``, ``"exit"``, ``"switch"``, ``"mmap"``,
-    #: ``"open"``, ``"close"`` or ``"signal"``.
+    #: ``"open"``, ``"close"``, ``"signal"`` or ``"deliver"``.
     kind: str
     #: The thread it happens to, as it is at that moment.
     process: Process
@@ -152,6 +152,13 @@ class SignalEvent(OsEvent):
     def suppress(self) -> None:
         """Do not let it happen: the process gets SIGWINCH, which does nothing by itself."""
         self._suppressed[:] = [True]
+
+
+@dataclass(frozen=True)
+class DeliverEvent(OsEvent):
+    """``deliver``: a program's own function for a signal is about to run."""
+
+    number: int
 
 
 #: What is called for an event.
@@ -311,6 +318,10 @@ def _signal(guest: GuestOs, kind: str, e: PandaOsEvent) -> OsEvent:
     return SignalEvent(*_common(guest, kind, e), e.value, sender)
 
 
+def _deliver(guest: GuestOs, kind: str, e: PandaOsEvent) -> OsEvent:
+    return DeliverEvent(*_common(guest, kind, e), e.value)
+
+
 _MAKERS: dict[str, Callable[[Any, str, Any], OsEvent]] = {
     "start": _start,
     "exec": _exec,
@@ -321,6 +332,7 @@ _MAKERS: dict[str, Callable[[Any, str, Any], OsEvent]] = {
     "open": _file,
     "close": _file,
     "signal": _signal,
+    "deliver": _deliver,
 }
 
 

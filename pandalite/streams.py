@@ -58,7 +58,10 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 #: Events of streams of "os", by their number in records.
-OS_EVENTS = ("start", "exec", "fork", "exit", "switch", "mmap", "open", "close", "signal")
+OS_EVENTS = (
+    *("start", "exec", "fork", "exit", "switch"),
+    *("mmap", "open", "close", "signal", "deliver"),
+)
 
 _ACCESSES = {"r": 1, "w": 2, "rw": 3}
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,7 +106,8 @@ def image_of(kernel: Kernel) -> Path:
     return out
 
 
-def case_kernel(name: str, image: str) -> Any:
+def on_kernel(name: str, image: str, look: Callable[[Any], Any]) -> Any:
+    """Boot a kernel to its guest's prompt, and call look(panda)."""
     from pandalite import Panda
     from pandalite.arguments import split_extra_args
     from pandalite.qcows import Qcows
@@ -123,11 +125,18 @@ def case_kernel(name: str, image: str) -> Any:
     @panda.queue_blocking
     def work() -> None:
         reach_prompt(panda.serial_console, {"prompt": guest.prompt, "timeout": 300})
-        out.append({**_plain(look_at(panda)), "kernel": look_at_kernel(panda)})
+        out.append(look(panda))
         panda.end_analysis()
 
     panda.run()
     return out[0]
+
+
+def case_kernel(name: str, image: str) -> Any:
+    def look(panda: Any) -> Any:
+        return {**_plain(look_at(panda)), "kernel": look_at_kernel(panda)}
+
+    return on_kernel(name, image, look)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from guest import boot, built, in_guest, run_case
 from linux_guests import MACHINES
+from linux_kernels import KERNELS, image_of, on_kernel
 from test_os_events_guest import (
     case_memory_and_files,
     case_processes,
@@ -14,6 +15,9 @@ from test_os_events_guest import (
     check_memory_and_files,
     check_processes,
     check_signals,
+    see_memory_and_files,
+    see_processes,
+    see_signals,
 )
 
 
@@ -51,3 +55,23 @@ def case_names(arch: str) -> dict[str, int]:
 def test_names(arch: str) -> None:
     out = run_case(case_names, arch, timeout=300)
     assert out["sleep"] > 1000 and out["nobody"] == 0
+
+
+def case_kernel(name: str, image: str) -> list[Any]:
+    """The same on another kernel than the guest's own."""
+
+    def look(panda: Any) -> list[Any]:
+        return [see_processes(panda), see_memory_and_files(panda), see_signals(panda)]
+
+    return list(on_kernel(name, image, look))
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels(name: str) -> None:
+    built(KERNELS[name].arch)
+    processes, memory_and_files, signals = run_case(
+        case_kernel, name, str(image_of(KERNELS[name])), timeout=900
+    )
+    check_processes(processes)
+    check_memory_and_files(memory_and_files)
+    check_signals(signals)

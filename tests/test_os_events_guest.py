@@ -33,43 +33,43 @@ def deaf(panda: Any, *kinds: str) -> None:
 # ---- programs, processes and their ends ----
 
 
+def see_processes(panda: Any) -> dict[str, Any]:
+    kinds = ("start", "exec", "fork", "exit", "switch")
+    shell = int(panda.run_serial_cmd("echo $$"))
+    seen = listen(panda, *kinds)
+    said = panda.run_serial_cmd(
+        "X=1 cat /etc/hostname 'a b' 2>/dev/null; sh -c 'exit 7'; echo $?; "
+        "sh -c 'kill -9 $$' 2>/dev/null; echo $?; true & echo pid $!; wait",
+        timeout=60,
+    )
+    deaf(panda, *kinds)
+    before = len(seen)
+    panda.run_serial_cmd("true")
+    return {
+        "shell": shell,
+        "said": said,
+        "after": len(seen) - before,
+        "forks": [
+            [e.process.pid, e.child.pid, e.child.ppid, e.is_thread]
+            for e in seen
+            if e.kind == "fork"
+        ],
+        "execs": [[e.process.pid, e.process.name, e.exe] for e in seen if e.kind == "exec"],
+        "starts": {
+            e.process.name: [e.argv, e.envp, e.auxv, e.exe] for e in seen if e.kind == "start"
+        },
+        "exits": {
+            e.process.pid: [e.process.name, e.code, e.signal, e.is_last]
+            for e in seen
+            if e.kind == "exit"
+        },
+        "switches": sorted({e.process.name for e in seen if e.kind == "switch"}),
+    }
+
+
 def case_processes(arch: str) -> dict[str, Any]:
     panda = boot(arch)
-    kinds = ("start", "exec", "fork", "exit", "switch")
-
-    def work() -> dict[str, Any]:
-        shell = int(panda.run_serial_cmd("echo $$"))
-        seen = listen(panda, *kinds)
-        said = panda.run_serial_cmd(
-            "X=1 cat /etc/hostname 'a b' 2>/dev/null; sh -c 'exit 7'; echo $?; "
-            "sh -c 'kill -9 $$' 2>/dev/null; echo $?; true & echo pid $!; wait",
-            timeout=60,
-        )
-        deaf(panda, *kinds)
-        before = len(seen)
-        panda.run_serial_cmd("true")
-        return {
-            "shell": shell,
-            "said": said,
-            "after": len(seen) - before,
-            "forks": [
-                [e.process.pid, e.child.pid, e.child.ppid, e.is_thread]
-                for e in seen
-                if e.kind == "fork"
-            ],
-            "execs": [[e.process.pid, e.process.name, e.exe] for e in seen if e.kind == "exec"],
-            "starts": {
-                e.process.name: [e.argv, e.envp, e.auxv, e.exe] for e in seen if e.kind == "start"
-            },
-            "exits": {
-                e.process.pid: [e.process.name, e.code, e.signal, e.is_last]
-                for e in seen
-                if e.kind == "exit"
-            },
-            "switches": sorted({e.process.name for e in seen if e.kind == "switch"}),
-        }
-
-    return in_guest(panda, work)
+    return dict(in_guest(panda, lambda: see_processes(panda)))
 
 
 def check_processes(out: dict[str, Any]) -> None:
@@ -96,7 +96,8 @@ def check_processes(out: dict[str, Any]) -> None:
     assert "X=1" in envp and any(word.startswith("PATH=") for word in envp)
     assert auxv["pagesz"] in (4096, 16384, 65536) and auxv["entry"] and auxv["uid"] == 0
     assert exe == out["execs"][0][2]
-    assert {"cat", "sh"} <= set(out["switches"])
+    # Which others come to run under their names is a matter of time.
+    assert {"bash", "sh"} & set(out["switches"]) and len(out["switches"]) > 1
     assert out["after"] == 0
 
 
@@ -108,44 +109,40 @@ def test_processes(arch: str) -> None:
 # ---- memory and files ----
 
 
+def see_memory_and_files(panda: Any) -> dict[str, Any]:
+    panda.run_serial_cmd("cat /etc/hostname > /tmp/in; cat /bin/true > /dev/null")
+    seen = listen(panda, "mmap", "open", "close")
+    panda.run_serial_cmd("sleep 1000 < /tmp/in > /tmp/out & sleep 1")
+    maps = panda.run_serial_cmd("cat /proc/$!/maps")
+    files = panda.run_serial_cmd("cat /tmp/in /etc/passwd /nothing > /dev/null 2>&1; echo $!")
+    panda.run_serial_cmd("kill %1; wait")
+    sleeper = int(files)
+    return {
+        "maps": maps,
+        "shows changes": _has(panda, "perf_event_mmap"),
+        "mmaps": [
+            [m.start, m.end, m.rights, m.offset, m.path]
+            for e in seen
+            if e.kind == "mmap" and e.process.pid == sleeper
+            for m in [e.mapping]
+        ],
+        "changed": [
+            e.mapping.path for e in seen if e.kind == "mmap" and e.changed and e.mapping.path
+        ],
+        "redirected": [
+            [e.kind, e.fd, e.path] for e in seen if e.process.pid == sleeper and e.kind != "mmap"
+        ],
+        "cat": [
+            [e.kind, e.fd, e.path]
+            for e in seen
+            if e.kind != "mmap" and e.process.name == "cat" and e.path.startswith(("/tmp", "/e"))
+        ],
+    }
+
+
 def case_memory_and_files(arch: str) -> dict[str, Any]:
     panda = boot(arch)
-
-    def work() -> dict[str, Any]:
-        panda.run_serial_cmd("cat /etc/hostname > /tmp/in; cat /bin/true > /dev/null")
-        seen = listen(panda, "mmap", "open", "close")
-        panda.run_serial_cmd("sleep 1000 < /tmp/in > /tmp/out & sleep 1")
-        maps = panda.run_serial_cmd("cat /proc/$!/maps")
-        files = panda.run_serial_cmd("cat /tmp/in /etc/passwd /nothing > /dev/null 2>&1; echo $!")
-        panda.run_serial_cmd("kill %1; wait")
-        sleeper = int(files)
-        return {
-            "maps": maps,
-            "shows changes": _has(panda, "perf_event_mmap"),
-            "mmaps": [
-                [m.start, m.end, m.rights, m.offset, m.path]
-                for e in seen
-                if e.kind == "mmap" and e.process.pid == sleeper
-                for m in [e.mapping]
-            ],
-            "changed": [
-                e.mapping.path for e in seen if e.kind == "mmap" and e.changed and e.mapping.path
-            ],
-            "redirected": [
-                [e.kind, e.fd, e.path]
-                for e in seen
-                if e.process.pid == sleeper and e.kind != "mmap"
-            ],
-            "cat": [
-                [e.kind, e.fd, e.path]
-                for e in seen
-                if e.kind != "mmap"
-                and e.process.name == "cat"
-                and e.path.startswith(("/tmp", "/e"))
-            ],
-        }
-
-    return in_guest(panda, work)
+    return dict(in_guest(panda, lambda: see_memory_and_files(panda)))
 
 
 def _has(panda: Any, symbol: str) -> bool:
@@ -205,41 +202,42 @@ def numbers_of(arch: str) -> dict[str, int]:
     return {"KILL": 9, "USR1": 10, "TERM": 15, "CHLD": 17, "WINCH": 28}
 
 
+def see_signals(panda: Any) -> dict[str, Any]:
+    numbers = numbers_of(panda.arch_name)
+    seen: list[Any] = []
+    suppressed: list[int] = []
+
+    panda.run_serial_cmd(TRAP, timeout=60)
+    target = int(panda.run_serial_cmd("echo $!"))
+
+    @panda.os.on("signal", pid=target)
+    def signal(event: Any) -> None:
+        sender = event.sender
+        who = [sender.pid, sender.name] if sender else [0, ""]
+        seen.append([event.number, event.process.pid, *who])
+        if event.number in suppressed:
+            event.suppress()
+
+    delivered = listen(panda, "deliver", pid=target)
+    first = panda.run_serial_cmd("kill -USR1 $!; sleep 0.5")
+    suppressed.extend([numbers["USR1"], numbers["KILL"]])
+    second = panda.run_serial_cmd("kill -USR1 $!; kill -KILL $!; sleep 0.5; kill -0 $!; echo $?")
+    suppressed.clear()
+    third = panda.run_serial_cmd("kill -TERM $!; wait $!; echo $?")
+    panda.os.off(signal)
+    shell = int(panda.run_serial_cmd("echo $$"))
+    return {
+        "said": [first, second, third],
+        "seen": seen,
+        "pids": [target, shell],
+        "numbers": numbers,
+        "delivered": [event.number for event in delivered],
+    }
+
+
 def case_signals(arch: str) -> dict[str, Any]:
     panda = boot(arch)
-    numbers = numbers_of(arch)
-
-    def work() -> dict[str, Any]:
-        seen: list[Any] = []
-        suppressed: list[int] = []
-
-        panda.run_serial_cmd(TRAP, timeout=60)
-        target = int(panda.run_serial_cmd("echo $!"))
-
-        @panda.os.on("signal", pid=target)
-        def signal(event: Any) -> None:
-            sender = event.sender
-            seen.append([event.number, event.process.pid, sender.pid, sender.name])
-            if event.number in suppressed:
-                event.suppress()
-
-        first = panda.run_serial_cmd("kill -USR1 $!; sleep 0.5")
-        suppressed.extend([numbers["USR1"], numbers["KILL"]])
-        second = panda.run_serial_cmd(
-            "kill -USR1 $!; kill -KILL $!; sleep 0.5; kill -0 $!; echo $?"
-        )
-        suppressed.clear()
-        third = panda.run_serial_cmd("kill -TERM $!; wait $!; echo $?")
-        panda.os.off(signal)
-        shell = int(panda.run_serial_cmd("echo $$"))
-        return {
-            "said": [first, second, third],
-            "seen": seen,
-            "pids": [target, shell],
-            "numbers": numbers,
-        }
-
-    return in_guest(panda, work)
+    return dict(in_guest(panda, lambda: see_signals(panda)))
 
 
 def check_signals(out: dict[str, Any]) -> None:
@@ -251,6 +249,10 @@ def check_signals(out: dict[str, Any]) -> None:
     known = out["numbers"]
     sent = [row for row in out["seen"] if row[0] not in (known["CHLD"], known["WINCH"])]
     assert [row[0] for row in sent] == [known[n] for n in ("USR1", "USR1", "KILL", "TERM")]
+    # The one that was let through; KILL and what does nothing have no function. What
+    # sh does itself about the end of its children is not of the test.
+    handled = [n for n in out["delivered"] if n != known["CHLD"]]
+    assert handled == [known["USR1"], known["TERM"]]
     assert all(row[1] == target for row in out["seen"])
     assert all(row[2] == shell and row[3] in ("bash", "sh") for row in sent)
 

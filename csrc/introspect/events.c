@@ -9,6 +9,7 @@
 #include "panda/plugins/hooks.h"
 
 #define LISTENERS 16
+#define LAST_SIGNAL 128
 
 typedef struct Source Source;
 
@@ -245,6 +246,46 @@ static void sent(CPUState *cs, OsEvent e)
     }
 }
 
+/*
+ * The kernel's copy of what a handler is called for: an action, information
+ * that begins with the signal's number, and the number again. The sizes of the
+ * first two are the ABI's; the number has to be in both places.
+ */
+static uint32_t delivered_number(uint64_t ksignal)
+{
+    static const uint8_t action[] = { 20, 24, 32 };
+    unsigned info = os_memory.word == 8 ? 48 : 32;
+    uint32_t number, again;
+
+    for (unsigned i = os_memory.word == 8; i < ARRAY_SIZE(action); i++) {
+        if (os_read_u32(ksignal + action[i], &number) && number
+            && number <= LAST_SIGNAL
+            && os_read_u32(ksignal + action[i] + info, &again)
+            && again == number) {
+            return number;
+        }
+    }
+    return 0;
+}
+
+static void delivered(CPUState *cs, OsEvent e)
+{
+    uint64_t failed, ksignal, task = panda_os_current_task(cs);
+    uint32_t number;
+
+    if (!task || !panda_os_get_argument(cs, 0, &failed) || (uint32_t)failed
+        || !panda_os_get_argument(cs, 1, &ksignal)) {
+        return;
+    }
+    WITH_QEMU_LOCK_GUARD(&os_lock) {
+        os_memory_forget();
+        number = delivered_number(ksignal);
+    }
+    if (number) {
+        panda_os_raise(cs, e, task, number, 0);
+    }
+}
+
 static Source sources[] = {
     /* Both old and new threads pass here, when all is switched. */
     { OS_EVENT_SWITCH, "finish_task_switch", at_current },
@@ -265,6 +306,7 @@ static Source sources[] = {
     { OS_EVENT_CLOSE, "do_dup2", closes_third, .optional = true },
     { OS_EVENT_SIGNAL, "__send_signal_locked|send_signal_locked|__send_signal"
       "|send_signal", sent },
+    { OS_EVENT_DELIVER, "signal_setup_done", delivered },
 };
 
 static struct {

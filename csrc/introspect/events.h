@@ -29,6 +29,8 @@ typedef enum OsEvent {
     OS_EVENT_CLOSE,
     /* A signal is sent to task; argument: its number. */
     OS_EVENT_SIGNAL,
+    /* The current task is about to run its handler; likewise. */
+    OS_EVENT_DELIVER,
     OS_EVENTS
 } OsEvent;
 

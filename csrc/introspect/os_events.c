@@ -29,6 +29,7 @@ static const struct {
     [PANDA_OS_OPEN] = { "open", OS_EVENT_OPEN },
     [PANDA_OS_CLOSE] = { "close", OS_EVENT_CLOSE },
     [PANDA_OS_SIGNAL] = { "signal", OS_EVENT_SIGNAL },
+    [PANDA_OS_DELIVER] = { "deliver", OS_EVENT_DELIVER },
 };
 
 typedef struct Listener {
@@ -135,6 +136,9 @@ static bool fill(PandaOsEvent *e, CPUState *cs, OsEvent event, uint64_t task,
             os_fill_task(task, &e->other);
         }
         return argument && argument <= LAST_SIGNAL;
+    case OS_EVENT_DELIVER:
+        e->value = argument;
+        return true;
     default:
         return true;
     }
@@ -168,7 +172,7 @@ static bool wants(const Listener *l, OsEvent event, int32_t pid,
 static const uint8_t order[PANDA_OS_EVENT_KINDS] = {
     PANDA_OS_EXEC, PANDA_OS_START, PANDA_OS_FORK, PANDA_OS_EXIT,
     PANDA_OS_SWITCH, PANDA_OS_MMAP, PANDA_OS_OPEN, PANDA_OS_CLOSE,
-    PANDA_OS_SIGNAL,
+    PANDA_OS_SIGNAL, PANDA_OS_DELIVER,
 };
 
 bool panda_os_raise(CPUState *cs, OsEvent event, uint64_t task,

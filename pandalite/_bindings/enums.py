@@ -239,6 +239,7 @@ class PandaOsEventKind(IntEnum):
         OPEN: A process has got a descriptor: by open, pipe, socket, dup, ...
         CLOSE: A process gives up an open file.
         SIGNAL: A signal is sent, and has not reached its process.
+        DELIVER: A program's own function for a signal is about to run.
     """
 
     START = 0
@@ -250,7 +251,8 @@ class PandaOsEventKind(IntEnum):
     OPEN = 6
     CLOSE = 7
     SIGNAL = 8
-    EVENT_KINDS = 9
+    DELIVER = 9
+    EVENT_KINDS = 10
 
 
 class PandaPppKind(IntEnum):

@@ -448,7 +448,7 @@ class PandaOsEvent(Structure):
         task: Whom it happens to: of a signal, who gets it.
         other: fork: the new one; signal: whose system call or fault it is from.
         value: exit: the status as wait() has it; open: the descriptor; close: the descriptor,
-            -1 if it is closed by exec or the end of the process; signal: its number.
+            -1 if it is closed by exec or the end of the process; signal, deliver: its number.
         mapping: mmap: the mapping.
         file: mmap, open, close: address of the struct file; 0: there is none.
     """

@@ -37,7 +37,9 @@ typedef enum PandaOsEventKind {
     PANDA_OS_CLOSE = 7,
     /** A signal is sent, and has not reached its process. */
     PANDA_OS_SIGNAL = 8,
-    PANDA_OS_EVENT_KINDS = 9,
+    /** A program's own function for a signal is about to run. */
+    PANDA_OS_DELIVER = 9,
+    PANDA_OS_EVENT_KINDS = 10,
 } PandaOsEventKind;
 
 /** An event; what its kind has nothing to say of is 0. */
@@ -57,8 +59,8 @@ typedef struct PandaOsEvent {
     PandaTask other;
     /**
      * exit: the status as wait() has it; open: the descriptor; close: the
-     * descriptor, -1 if it is closed by exec or the end of the process; signal:
-     * its number.
+     * descriptor, -1 if it is closed by exec or the end of the process; signal,
+     * deliver: its number.
      */
     int64_t value;
     /** mmap: the mapping. */
