@@ -185,8 +185,9 @@ def case_uptime(arch: str) -> dict[str, Any]:
     return in_guest(panda, work)
 
 
-def test_uptime() -> None:
-    out = run_case(case_uptime, "x86_64")
+@pytest.mark.parametrize("arch", ["x86_64", "i386"])
+def test_uptime(arch: str) -> None:
+    out = run_case(case_uptime, arch)
     assert len(out["pairs"]) >= 8
     # The guest says it in hundredths, and its kernel ticks each 4 ms at the least.
     for true, found in out["pairs"]:

@@ -7,8 +7,8 @@
 #include "introspect/infer.h"
 
 #define STACK_END_MAGIC 0x57ac6e9du
-/* Where it is: at the stack's end, or behind struct thread_info there. */
-#define MAGIC_REACH 512
+/* Where it is: at the stack's end, or behind struct thread_info there (arm). */
+#define MAGIC_REACH 1024
 #define STACK_REACH 2048
 #define PF_KTHREAD 0x00200000u
 #define WORD ((int)os_memory.word)

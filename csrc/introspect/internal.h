@@ -112,6 +112,11 @@ bool os_module_symbol_at(uint64_t address, uint64_t *offset, char *text,
 /* Another kernel is looked at: what was remembered of modules is not true. */
 void os_forget_modules(void);
 
+/* ---- uptime.c ---- */
+
+/* Another kernel is looked at: its clock is elsewhere. */
+void os_forget_clock(void);
+
 /* ---- profile.c, profile_check.c ---- */
 
 /* Is a profile to be used? */

@@ -92,6 +92,7 @@ static const char *attach(CPUState *cs)
     os_layout_clear();
     os_forget_stacks();
     os_forget_modules();
+    os_forget_clock();
     if (!os_memory.n_segments) {
         return "the machine has no RAM";
     }

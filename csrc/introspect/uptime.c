@@ -4,6 +4,8 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "introspect/internal.h"
+#include "qemu/cutils.h"
+#include "qemu/timer.h"
 #include "panda/os_kernel.h"
 
 #define NANOSECOND 1000000000ull
@@ -57,6 +59,129 @@ static bool find_clock(uint64_t *ns)
     return false;
 }
 
+/* ---- without symbols of data: the page that programs read the time from ---- */
+
+#define PAGE 4096u
+/* Where the page's data begins: x86 keeps something else in front. */
+#define X86_FRONT 128u
+#define DATA_SIZE 240u
+/* The numbers of clocks; of those in `never` the page has nothing. */
+enum { MONOTONIC = 1, REALTIME_COARSE = 5, MONOTONIC_COARSE, BOOTTIME };
+static const uint8_t never[] = { 2, 3, 8, 9, 10 };
+/* How much later than the last tick a process may have begun. */
+#define TICK_NS (20 * SCALE_MS)
+
+static uint64_t found_data;
+
+static uint64_t u64_at(const uint8_t *at)
+{
+    return os_memory.big_endian ? ldq_be_p(at) : ldq_le_p(at);
+}
+
+static const uint8_t *stamp(const uint8_t *data, unsigned clock)
+{
+    return data + 32 + 16 * clock;
+}
+
+static bool is_stamp(const uint8_t *at)
+{
+    return u64_at(at) < 1ull << 33 && u64_at(at + 8) < NANOSECOND;
+}
+
+/*
+ * struct vdso_data, from 5.3 to 6.12: a count, a mode, a clock's state, twelve
+ * times of which five are never set, and the clocks' resolution: 1 or a tick.
+ */
+static bool is_data(const uint8_t *data)
+{
+    uint32_t resolution = os_u32_at(data + 232);
+    const uint8_t *coarse = stamp(data, MONOTONIC_COARSE);
+
+    if (os_u32_at(data + 4) > 3 || !u64_at(coarse) || !is_stamp(coarse)
+        || !is_stamp(stamp(data, REALTIME_COARSE))
+        || u64_at(stamp(data, REALTIME_COARSE)) < u64_at(coarse)
+        || (resolution != 1 && (resolution < 1000000
+                                || resolution > 10000000))) {
+        return false;
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(never); i++) {
+        if (!buffer_is_zero(stamp(data, never[i]), 16)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static uint64_t time_of(const uint8_t *data)
+{
+    const uint8_t *coarse = stamp(data, MONOTONIC_COARSE);
+    const uint8_t *boot = stamp(data, BOOTTIME);
+    const uint8_t *monotonic = stamp(data, MONOTONIC);
+    uint64_t ns = u64_at(coarse) * NANOSECOND + u64_at(coarse + 8);
+    uint32_t shift = os_u32_at(data + 28);
+
+    /* What it was suspended for, where programs read these clocks too. */
+    if (os_u32_at(data + 4) && shift <= 32) {
+        ns += (u64_at(boot) - u64_at(monotonic)) * NANOSECOND
+            + (u64_at(boot + 8) >> shift) - (u64_at(monotonic + 8) >> shift);
+    }
+    return ns;
+}
+
+static bool see_start(uint64_t task, void *opaque)
+{
+    uint64_t *last = opaque, began;
+
+    if (os_get_u64(task, OS_TASK_START_TIME, &began)) {
+        *last = MAX(*last, began);
+    }
+    return true;
+}
+
+/* The second rule: no process began later. */
+static bool is_after_all(uint64_t ns)
+{
+    uint64_t last = 0;
+
+    return os_knows(OS_TASK_START_TIME)
+        && os_for_each_process(see_start, &last) && last
+        && ns + TICK_NS >= last;
+}
+
+static bool find_page(uint64_t *ns)
+{
+    const uint8_t *data = found_data ? os_ram(found_data, DATA_SIZE) : NULL;
+
+    if (data && is_data(data)) {
+        *ns = time_of(data);
+        return true;
+    }
+    for (unsigned i = 0; i < os_memory.n_segments; i++) {
+        const OsSegment *s = &os_memory.segment[i];
+
+        for (uint64_t at = 0; at + PAGE <= s->size; at += X86_FRONT) {
+            /* At the start of a page, or behind what x86 has there. */
+            if (at % PAGE > X86_FRONT) {
+                at = ROUND_UP(at, PAGE) - X86_FRONT;
+                continue;
+            }
+            if (is_data(s->host + at)
+                && is_after_all(time_of(s->host + at))) {
+                found_data = s->pa + at;
+                *ns = time_of(s->host + at);
+                return true;
+            }
+        }
+    }
+    found_data = 0;
+    return false;
+}
+
+void os_forget_clock(void)
+{
+    found_data = 0;
+}
+
 int panda_os_uptime(uint64_t *ns)
 {
     OS_LOCK_GUARD();
@@ -66,8 +191,9 @@ int panda_os_uptime(uint64_t *ns)
     if (status != PANDA_OK) {
         return status;
     }
-    return find_clock(ns) ? PANDA_OK
+    return find_clock(ns) || find_page(ns) ? PANDA_OK
         : panda_fail(PANDA_ERR_OS, "where this kernel has its clock is not "
                      "known: it has no symbols of data (KALLSYMS_ALL) or no "
-                     "type information (BTF)");
+                     "type information (BTF), and no page from which programs "
+                     "read the time was found");
 }
