@@ -420,3 +420,53 @@ def test_hostile() -> None:
     out = run_case(case_hostile, 11, 300, timeout=400)
     assert out["rounds"] == 300
     assert out["answers"] > 300 and out["errors"] > 300
+
+
+def case_hostile_inference(seed: int, rounds: int) -> dict[str, int]:
+    """The layout is worked out anew in memory that was changed where it is looked for."""
+    panda = boot("i386")
+    rng = random.Random(seed)
+    out = {"rounds": 0, "errors": 0, "answers": 0}
+
+    def attempt(function: Any) -> None:
+        try:
+            function()
+            out["answers"] += 1
+        except IntrospectionError:
+            out["errors"] += 1
+
+    def look(cpu: Any) -> None:
+        functions = (panda.os.mounts, panda.os.modules, panda.os.uptime, panda.os.processes)
+        places = [m.mount for m in panda.os.mounts()] + [m.module for m in panda.os.modules()]
+        places += [p.task + 800 for p in panda.os.processes()]
+        whole = [function() for function in functions]
+        for _ in range(rounds):
+            saved = []
+            for _ in range(rng.randrange(1, 12)):
+                at = rng.choice(places) + 4 * rng.randrange(0, 80)
+                new = rng.choice(
+                    [
+                        rng.randbytes(4),
+                        rng.choice(places).to_bytes(4, "little"),
+                        at.to_bytes(4, "little"),
+                        bytes(4),
+                    ]
+                )
+                saved.append((at, panda.virtual_memory_read(cpu, at, 4)))
+                panda.virtual_memory_write(cpu, at, new)
+            panda.os.use_profile(None)  # which makes it look anew
+            out["rounds"] += 1
+            for function in functions:
+                attempt(function)
+            for at, old in reversed(saved):
+                panda.virtual_memory_write(cpu, at, old)
+        panda.os.use_profile(None)
+        assert [function() for function in functions] == whole
+
+    in_guest(panda, lambda: at_rest(panda, look))
+    return out
+
+
+def test_hostile_inference() -> None:
+    out = run_case(case_hostile_inference, 5, 60, timeout=400)
+    assert out["rounds"] == 60 and out["answers"] > 60 and out["errors"] > 5
