@@ -9,7 +9,6 @@
 #include "panda/plugins/hooks.h"
 
 #define LISTENERS 16
-#define LAST_SIGNAL 128
 
 typedef struct Source Source;
 
@@ -259,7 +258,7 @@ static uint32_t delivered_number(uint64_t ksignal)
 
     for (unsigned i = os_memory.word == 8; i < ARRAY_SIZE(action); i++) {
         if (os_read_u32(ksignal + action[i], &number) && number
-            && number <= LAST_SIGNAL
+            && number <= OS_LAST_SIGNAL
             && os_read_u32(ksignal + action[i] + info, &again)
             && again == number) {
             return number;

@@ -9,6 +9,9 @@
 
 #include "introspect/os.h"
 
+/* No architecture has signals with higher numbers. */
+#define OS_LAST_SIGNAL 128
+
 typedef enum OsEvent {
     /* Another thread runs: task is it. */
     OS_EVENT_SWITCH,

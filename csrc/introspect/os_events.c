@@ -14,7 +14,6 @@
 #include "panda/record.h"
 
 #define PF_EXITING 0x4
-#define LAST_SIGNAL 128
 
 static const struct {
     const char *name;
@@ -135,7 +134,7 @@ static bool fill(PandaOsEvent *e, CPUState *cs, OsEvent event, uint64_t task,
         if (task) {
             os_fill_task(task, &e->other);
         }
-        return argument && argument <= LAST_SIGNAL;
+        return argument && argument <= OS_LAST_SIGNAL;
     case OS_EVENT_DELIVER:
         e->value = argument;
         return true;
