@@ -196,6 +196,26 @@ static void drop_all_of(const PandaSyscallCall *call, bool group)
     }
 }
 
+/*
+ * The same call once more: the kernel has it made again after a signal, maybe
+ * by another instruction (of i386's vdso), with what else is in registers.
+ */
+static bool is_same_call(const PandaSyscallCall *a, const PandaSyscallCall *b)
+{
+    uint64_t of_a[PANDA_SYSCALL_SLOTS], of_b[PANDA_SYSCALL_SLOTS];
+    unsigned n;
+
+    if (a->number != b->number || a->entry != b->entry) {
+        return false;
+    }
+    if (!a->entry) {
+        return a->pc == b->pc && !memcmp(a->slots, b->slots, sizeof(a->slots));
+    }
+    n = panda_syscall_arguments(a->entry, a->slots, of_a);
+    panda_syscall_arguments(b->entry, b->slots, of_b);
+    return !memcmp(of_a, of_b, n * sizeof(*of_a));
+}
+
 bool panda_syscall_push(const PandaSyscallCall *call)
 {
     const PandaSyscallEntry *entry = call->entry;
@@ -214,11 +234,8 @@ bool panda_syscall_push(const PandaSyscallCall *call)
      * which is about to be replaced too.
      */
     if (p && !(entry && entry->trait == PANDA_SYSCALL_EXECS && !call->task)) {
-        if (p->call.pc == call->pc
-            && ((entry && !strcmp(entry->name, "restart_syscall"))
-                || (p->call.number == call->number
-                    && !memcmp(p->call.slots, call->slots,
-                               sizeof(call->slots))))) {
+        if ((entry && !strcmp(entry->name, "restart_syscall"))
+            || is_same_call(&p->call, call)) {
             return false;
         }
         drop(p);
