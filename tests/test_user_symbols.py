@@ -44,6 +44,10 @@ int main(int argc, char **argv)
 """
 
 
+#: Guests whose kernel has no VMCOREINFO, or page structures its tables do not lead to.
+NO_PAGE_CACHE = ("mips", "mipsel", "mips64", "mips64el", "ppc")
+
+
 def compile_program(folder: Path, triple: str) -> Path:
     program = folder / "lingers"
     done = compile_for_guest(PROGRAM, folder, triple, "-O1", "-pie", "-o", str(program))
@@ -88,10 +92,12 @@ def symbols_of(file: Any, section: str) -> set[tuple[str, int, int, str]]:
     return found
 
 
-def case_libc(arch: str) -> dict[str, Any]:
+def case_libc(arch: str, root: str) -> dict[str, Any]:
     panda = boot(arch)
 
     def work() -> dict[str, Any]:
+        # Kernels without VMCOREINFO do not show what they have in memory of files.
+        panda.os.set_symbol_directory(root if arch in NO_PAGE_CACHE else None)
         panda.run_serial_cmd("sleep 1000 &")
         return at_rest(panda, look)
 
@@ -143,10 +149,15 @@ def error_of(call: Any) -> str:
         *("ppc", "ppc64", "ppc64el", "riscv64"),
     ),
 )
-def test_libc(arch: str) -> None:
+def test_libc(arch: str, tmp_path: Path) -> None:
     folder = ROOT / "pandalite" / "_lib" / "guests" / built(arch)
-    found = run_case(case_libc, arch)
     files = dict(cpio.read(zlib.decompress((folder / "initrd.gz").read_bytes(), 31)))
+    for name in files:
+        if name.endswith("/libc.so.6"):
+            (tmp_path / name).parent.mkdir(parents=True)
+            (tmp_path / name).write_bytes(files[name].data)
+    found = run_case(case_libc, arch, str(tmp_path))
+    assert found["complete"]
     entry = files[found["path"].lstrip("/")]
     expected = symbols_of(io.BytesIO(entry.data), ".dynsym")
     got = {tuple(s) for s in found["symbols"]}

@@ -201,19 +201,50 @@ static void take_full_table(Table *t)
 
 /* ---- the dynamic table ---- */
 
-/* In memory it may be relocated, or not. */
-static uint64_t without_bias(const OsElf *elf, uint64_t address)
+/* In memory addresses may have been relocated, or not. */
+static uint64_t without_bias(const OsElf *elf, uint64_t address, bool relocated)
+{
+    if (relocated) {
+        address -= elf->bias;
+    }
+    return elf->word == 4 ? (uint32_t)address : address;
+}
+
+/* The first symbol is nothing, and so is the first text. */
+static bool tables_fit(OsElf *elf, const Dynamic *d, bool relocated)
+{
+    static const uint8_t nothing[32];
+    uint64_t symtab, strtab;
+    uint8_t first[32], text[2];
+
+    if (!os_elf_offset(elf, without_bias(elf, d->symtab, relocated), &symtab)
+        || !os_elf_offset(elf, without_bias(elf, d->strtab, relocated),
+                          &strtab)) {
+        return false;
+    }
+    os_elf_read(elf, symtab, first, os_elf_fields(elf)->sym_size);
+    os_elf_read(elf, strtab, text, sizeof(text));
+    return !memcmp(first, nothing, os_elf_fields(elf)->sym_size)
+        && !text[0] && text[1];
+}
+
+static void take_bias_off(OsElf *elf, Dynamic *d)
 {
     uint64_t offset;
+    /* Those that glibc relocates; where versions are defined it leaves alone. */
+    uint64_t *const address[] = {
+        &d->hash, &d->gnu_hash, &d->strtab, &d->symtab, &d->versym,
+    };
+    bool relocated = tables_fit(elf, d, true) && !tables_fit(elf, d, false);
 
-    if (os_elf_offset(elf, address, &offset)) {
-        return address;
+    for (unsigned i = 0; i < ARRAY_SIZE(address); i++) {
+        if (*address[i]) {
+            *address[i] = without_bias(elf, *address[i], relocated);
+        }
     }
-    address -= elf->bias;
-    if (elf->word == 4) {
-        address = (uint32_t)address;
+    if (d->verdef && !os_elf_offset(elf, d->verdef, &offset)) {
+        d->verdef = without_bias(elf, d->verdef, relocated);
     }
-    return os_elf_offset(elf, address, &offset) ? address : 0;
 }
 
 static bool read_dynamic(OsElf *elf, Dynamic *d)
@@ -234,16 +265,16 @@ static bool read_dynamic(OsElf *elf, Dynamic *d)
         value = os_elf_number(elf, entry + elf->word, elf->word);
         switch (tag) {
         case DT_HASH:
-            d->hash = without_bias(elf, value);
+            d->hash = value;
             break;
         case GNU_HASH:
-            d->gnu_hash = without_bias(elf, value);
+            d->gnu_hash = value;
             break;
         case DT_STRTAB:
-            d->strtab = without_bias(elf, value);
+            d->strtab = value;
             break;
         case DT_SYMTAB:
-            d->symtab = without_bias(elf, value);
+            d->symtab = value;
             break;
         case DT_STRSZ:
             d->strsz = value;
@@ -252,16 +283,17 @@ static bool read_dynamic(OsElf *elf, Dynamic *d)
             d->syment = value;
             break;
         case GNU_VERSYM:
-            d->versym = without_bias(elf, value);
+            d->versym = value;
             break;
         case GNU_VERDEF:
-            d->verdef = without_bias(elf, value);
+            d->verdef = value;
             break;
         case GNU_VERDEFNUM:
             d->verdefnum = value;
             break;
         }
     }
+    take_bias_off(elf, d);
     return d->symtab && d->strtab;
 }
 
@@ -405,6 +437,8 @@ static gint compare(gconstpointer a, gconstpointer b, gpointer text)
         return x->value < y->value ? -1 : 1;
     }
     d = rank(x) - rank(y);
+    /* A table that has grown has its older sizes too. */
+    d = d ?: (x->size > y->size) - (x->size < y->size);
     /* The plain name: read, not __read. */
     d = d ?: (int)(strspn((char *)text + y->name, "_")
                    - strspn((char *)text + x->name, "_"));
