@@ -83,7 +83,7 @@ uint64_t os_elf_number(const OsElf *elf, const void *at, unsigned bytes)
 }
 
 /* Where in the process a part of the file is. */
-static bool find_bias(OsElf *elf)
+bool os_elf_find_bias(OsElf *elf)
 {
     for (unsigned i = 0; i < elf->n_segments; i++) {
         const OsSegmentOfElf *s = &elf->segment[i];
@@ -151,7 +151,7 @@ bool os_elf_open(OsElf *elf)
         os_elf_read(elf, at + i * size, segment, size);
         take_segment(elf, segment);
     }
-    return elf->n_segments && find_bias(elf);
+    return elf->n_segments && os_elf_find_bias(elf);
 }
 
 bool os_elf_offset(const OsElf *elf, uint64_t address, uint64_t *offset)

@@ -83,6 +83,9 @@ typedef struct OsElfSymbols {
 /* Read the header; false: it is no ELF file, or cannot be read. */
 bool os_elf_open(OsElf *elf);
 
+/* Where in the process it is; false: none of its parts is mapped. */
+bool os_elf_find_bias(OsElf *elf);
+
 /* Its symbols, of both tables; never NULL. */
 OsElfSymbols *os_elf_symbols(OsElf *elf);
 void os_elf_symbols_free(OsElfSymbols *symbols);

@@ -26,6 +26,19 @@ typedef struct Known {
 } Known;
 
 static GHashTable *known;
+
+/*
+ * A file whose header was read once: a process that has just mapped it may not
+ * have its first page yet, and not all kernels show what they have of a file.
+ */
+typedef struct Seen {
+    OsElf header;
+    /* That of its symbols. */
+    char *key;
+} Seen;
+
+/* By the file's dentry and path. */
+static GHashTable *seen;
 static char *directory;
 static bool doubtful;
 
@@ -40,6 +53,58 @@ static void free_known(gpointer data)
 void os_images_doubt(void)
 {
     doubtful = true;
+}
+
+static void free_seen(gpointer data)
+{
+    Seen *one = data;
+
+    g_free(one->key);
+    g_free(one);
+}
+
+static char *name_of(uint64_t file, const char *path)
+{
+    uint64_t dentry = 0;
+
+    os_get_word(file, OS_FILE_DENTRY, &dentry);
+    return g_strdup_printf("%" PRIx64 " %s", dentry, path);
+}
+
+static void remember(const OsElf *elf, uint64_t file, const char *path,
+                     const char *key)
+{
+    Seen *one = g_new0(Seen, 1);
+
+    if (!seen) {
+        seen = g_hash_table_new_full(g_str_hash, g_str_equal, g_free,
+                                     free_seen);
+    }
+    if (g_hash_table_size(seen) >= MOST_FILES) {
+        g_hash_table_remove_all(seen);
+    }
+    one->header = *elf;
+    one->key = g_strdup(key);
+    g_hash_table_replace(seen, name_of(file, path), one);
+}
+
+/* What was read of a file by way of another process. */
+static const OsElfSymbols *recall(OsElf *elf, uint64_t file, const char *path)
+{
+    g_autofree char *name = name_of(file, path);
+    Seen *one = seen ? g_hash_table_lookup(seen, name) : NULL;
+    Known *k = one ? g_hash_table_lookup(known, one->key) : NULL;
+    OsElf before = *elf;
+
+    if (!k) {
+        return NULL;
+    }
+    *elf = one->header;
+    elf->pgd = before.pgd;
+    elf->cache = before.cache;
+    elf->n_windows = before.n_windows;
+    memcpy(elf->window, before.window, sizeof(elf->window));
+    return os_elf_find_bias(elf) ? k->symbols : NULL;
 }
 
 /* A copy on the host, if it is one. */
@@ -67,7 +132,8 @@ static GMappedFile *find_copy(OsElf *elf, const char *path)
     return copy;
 }
 
-static const OsElfSymbols *symbols_of(OsElf *elf, const char *path)
+static const OsElfSymbols *symbols_of(OsElf *elf, uint64_t file,
+                                      const char *path)
 {
     uint8_t page[FIRST_PAGE];
     g_autofree char *key = NULL;
@@ -79,6 +145,9 @@ static const OsElfSymbols *symbols_of(OsElf *elf, const char *path)
     }
     os_elf_read(elf, 0, page, sizeof(page));
     key = g_compute_checksum_for_data(G_CHECKSUM_SHA256, page, sizeof(page));
+    if (file) {
+        remember(elf, file, path, key);
+    }
     k = g_hash_table_lookup(known, key);
     if (k && (k->symbols->complete
               || (!doubtful && get_clock() < k->again))) {
@@ -255,10 +324,13 @@ int os_for_each_image(uint64_t task, const char *part, uint64_t address,
             elf.cache = os_cache_of(image.file, find_mapped(&elf, &mapped)
                                     ? &mapped : NULL);
         }
-        if (os_elf_open(&elf)
-            && (!address || address - elf.bias < elf.end)) {
+        if (os_elf_open(&elf)) {
+            image.symbols = symbols_of(&elf, image.file, path);
+        } else if (image.file && elf.gaps) {
+            image.symbols = recall(&elf, image.file, path);
+        }
+        if (image.symbols && (!address || address - elf.bias < elf.end)) {
             image.bias = elf.bias;
-            image.symbols = symbols_of(&elf, path);
             more = visit(&image, opaque);
         }
     }
