@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import sys
 import zlib
 from pathlib import Path
@@ -276,3 +277,80 @@ def test_directory(tmp_path: Path) -> None:
     assert found["with"] == [True, place]
     assert found["other"] == [False, None]
     assert "none" in found["error"]
+
+
+def case_hostile(rounds: int) -> dict[str, int]:
+    """Files of a program are changed in memory at random, mostly where their tables are."""
+    panda = boot()
+    rng = random.Random(11)
+    out = {"rounds": 0, "errors": 0, "answers": 0}
+
+    def attempt(function: Any) -> None:
+        try:
+            function()
+            out["answers"] += 1
+        except IntrospectionError:
+            out["errors"] += 1
+
+    def look(cpu: Any, process: Any) -> None:
+        starts = [lib.start for lib in process.libraries()]
+        sizes = [0x40, 0x400, 0x1000, 0x20000]
+        pages = {}
+        for start in starts:
+            for at in range(start, start + 0x20000, 0x1000):
+                physical = panda.virt_to_phys(cpu, at)
+                if physical not in (-1, 0xFFFFFFFFFFFFFFFF):
+                    pages[at] = physical
+        names = [s.name for s in process.symbols("/libc.so")][::97]
+        addresses = [process.symbol(name, "/libc.so").address for name in names]
+        while out["rounds"] < rounds:
+            saved = []
+            for _ in range(rng.randrange(1, 8)):
+                at = rng.choice(starts) + 4 * (rng.randrange(rng.choice(sizes)) // 4)
+                if at & ~0xFFF not in pages:
+                    continue
+                physical = pages[at & ~0xFFF] + (at & 0xFF8)
+                new = rng.choice(
+                    [
+                        rng.randbytes(8),
+                        bytes(8),
+                        b"\xff" * 8,
+                        (1 << rng.randrange(64)).to_bytes(8, "little"),
+                        rng.choice(starts).to_bytes(8, "little"),
+                        b"\x7fELF\x02\x01\x01\0",
+                    ]
+                )
+                saved.append((physical, panda.physical_memory_read(physical, 8)))
+                panda.physical_memory_write(physical, new)
+            # Nothing is remembered of what was read before.
+            panda.os.set_symbol_directory(None)
+            attempt(process.libraries)
+            attempt(lambda: process.symbol(rng.choice(names)))
+            attempt(lambda: process.symbol_at(rng.choice(addresses)))
+            attempt(lambda: process.symbols(rng.choice(["/libc.so", "/cat", "ld-linux"])))
+            for physical, old in reversed(saved):
+                panda.physical_memory_write(physical, old)
+            out["rounds"] += 1
+        panda.os.set_symbol_directory(None)
+        assert process.symbol(names[0], "/libc.so").address == addresses[0]
+
+    def work() -> None:
+        done = []
+
+        @panda.cb_before_block_exec(procname="cat", kernel=False, name="look")
+        def before_block_exec(cpu: Any, tb: Any) -> None:
+            process = panda.os.current
+            if not done and any("/libc.so" in lib.path for lib in process.libraries()):
+                done.append(True)
+                look(cpu, process)
+
+        panda.run_serial_cmd("cat /etc/passwd > /dev/null")
+
+    in_guest(panda, work)
+    return out
+
+
+def test_hostile() -> None:
+    out = run_case(case_hostile, 400)
+    assert out["rounds"] == 400
+    assert out["answers"] > 400 and out["errors"] > 10
