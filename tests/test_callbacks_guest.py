@@ -72,10 +72,11 @@ def test_block_kinds(arch, ctypes_only):
     seen = result["seen"]
     assert result["output"] == "42"
     assert seen["before"] > 1000
-    # Toggling happens between events, so the edges may miss a few.
-    assert abs(seen["before"] - seen["start"]) <= 2
-    assert abs(seen["before"] - seen["end"] - seen["late"]) <= 4
-    assert abs(seen["end"] - seen["after"]) <= 2
+    # Toggling happens between events, from another thread: the edges miss some, more on a
+    # busy machine, and few of the tens of thousands.
+    assert abs(seen["before"] - seen["start"]) <= 50
+    assert abs(seen["before"] - seen["end"] - seen["late"]) <= 50
+    assert abs(seen["end"] - seen["after"]) <= 50
     assert seen["late"] < seen["before"] / 20
     assert seen["bad_tb"] == 0
     assert seen["bad_pc"] == 0
