@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import re
 import sys
 import zlib
 from pathlib import Path
@@ -354,3 +355,52 @@ def test_hostile() -> None:
     out = run_case(case_hostile, 400)
     assert out["rounds"] == 400
     assert out["answers"] > 400 and out["errors"] > 10
+
+
+def case_hostile_text() -> dict[str, list[str]]:
+    """What the kernel says of itself for crash dumps is changed: sizes that make no sense."""
+    panda = boot()
+    found: dict[str, list[str]] = {"before": [], "after": []}
+
+    def look(cpu: Any) -> None:
+        process = next(p for p in panda.os.processes() if p.name == "bash")
+
+        def answer() -> str:
+            panda.os.set_symbol_directory(None)
+            try:
+                return str(process.symbol("malloc", "/libc.so").address)
+            except IntrospectionError as error:
+                return type(error).__name__
+
+        memory = panda.physical_memory_read(0, 120 << 20)
+        at = next(m.start() for m in re.finditer(b"OSRELEASE=", memory) if not m.start() % 4096)
+        text = memory[at : at + 4096]
+        for key, value in (
+            (b"PAGESIZE=4096", b"PAGESIZE=0000"),
+            (b"PAGESIZE=4096", b"PAGESIZE=zero"),
+            (b"SIZE(mem_section)=16", b"SIZE(mem_section)=00"),
+            (b"SIZE(mem_section)=16\nO", b"SIZE(mem_section)=99999"),
+            (b"NUMBER(SECTION_SIZE_BITS)=27", b"NUMBER(SECTION_SIZE_BITS)=00"),
+            (b"NUMBER(SECTION_SIZE_BITS)=27", b"NUMBER(SECTION_SIZE_BITS)=13"),
+            (b"SIZE(page)=64", b"SIZE(page)=00"),
+            (b"OFFSET(page.mapping)=24", b"OFFSET(page.mapping)=99"),
+        ):
+            assert text.count(key) == 1, key
+            found["before"].append(answer())
+            panda.physical_memory_write(at, text.replace(key, value)[:4096])
+            # It is read when the kernel is looked for.
+            panda.os.use_profile(None)
+            found["after"].append(answer())
+            panda.physical_memory_write(at, text)
+            panda.os.use_profile(None)
+
+    in_guest(panda, lambda: at_rest(panda, look))
+    return found
+
+
+def test_hostile_text() -> None:
+    found = run_case(case_hostile_text)
+    assert len(found["after"]) == 8
+    # It is found in what the process has mapped, or it is not: nothing crashes or hangs.
+    assert set(found["before"]) == {found["before"][0]}
+    assert set(found["after"]) <= {found["before"][0], "IntrospectionError"}

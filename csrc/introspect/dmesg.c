@@ -2,8 +2,9 @@
  * The kernel's log.
  *
  * VMCOREINFO says where it is and how it is laid out, so that crash dumps can
- * show it: since 5.10 a ring of descriptors and one of texts. A descriptor counts if it is finished and has
- * the number of its place; its text if that number is in front of it.
+ * show it: since 5.10 a ring of descriptors and one of texts. A descriptor
+ * counts if it is finished and has the number of its place; its text if that
+ * number is in front of it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -26,14 +27,10 @@ typedef struct Log {
 
 static bool number(const char *kind, const char *name, uint64_t *value)
 {
-    char key[80], text[24], *end;
+    char key[80];
 
     snprintf(key, sizeof(key), "%s(%s)", kind, name);
-    if (!os_vmcoreinfo_text(key, text, sizeof(text))) {
-        return false;
-    }
-    *value = g_ascii_strtoull(text, &end, 10);
-    return !*end && *value < 1 << 16;
+    return os_vmcoreinfo_number(key, value) && *value < 1 << 16;
 }
 
 static bool symbol(const char *name, uint64_t *value)

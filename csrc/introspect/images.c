@@ -17,7 +17,11 @@
 #define MOST_FILES 4096
 /* Between looks at a table that is not all in memory. */
 #define PAUSE_NS (200 * SCALE_MS)
+/* Pages that are looked at to find one that is there. */
+#define MOST_LOOKS 4096
 #define VM_WRITE 2
+#define VM_ACCESS 7
+#define VM_CODE 5
 
 /* Symbols by first page. */
 typedef struct Known {
@@ -167,49 +171,87 @@ static const OsElfSymbols *symbols_of(OsElf *elf, uint64_t file,
 
 /* ---- a process' files ---- */
 
-typedef struct Part {
-    OsWindow window;
-    uint64_t file;
-} Part;
+typedef struct File {
+    OsElf elf;
+    OsImage image;
+} File;
 
-typedef struct Parts {
-    GArray *part;
-    uint64_t mm;
-} Parts;
+typedef struct Files {
+    /* By the address of their first part. */
+    GPtrArray *file;
+    /* struct file -> File. */
+    GHashTable *by_file;
+    uint64_t pgd;
+    uint64_t address;
+    /*
+     * The file that the address is in, or the last one in front of it: what
+     * follows a file's data has no file.
+     */
+    File *at;
+} Files;
+
+static File *new_file(Files *files, uint64_t file, uint64_t start)
+{
+    File *f = g_new0(File, 1);
+
+    f->elf.pgd = files->pgd;
+    f->image.file = file;
+    f->image.start = start;
+    g_ptr_array_add(files->file, f);
+    if (file) {
+        g_hash_table_insert(files->by_file, GSIZE_TO_POINTER(file), f);
+    }
+    return f;
+}
 
 static bool add_part(uint64_t vma, void *opaque)
 {
-    Parts *parts = opaque;
-    uint64_t flags = 0, pages = 0;
-    Part p = {};
+    Files *files = opaque;
+    uint64_t file = 0, flags = 0, pages = 0;
+    OsWindow w = {};
+    File *f = NULL;
 
-    if (!os_get_word(vma, OS_VMA_START, &p.window.start)
-        || !os_get_word(vma, OS_VMA_END, &p.window.end)
-        || p.window.start >= p.window.end) {
+    if (!os_get_word(vma, OS_VMA_START, &w.start)
+        || !os_get_word(vma, OS_VMA_END, &w.end) || w.start >= w.end) {
         return false;
     }
-    os_get_word(vma, OS_VMA_FILE, &p.file);
+    os_get_word(vma, OS_VMA_FILE, &file);
     os_get_word(vma, OS_VMA_FLAGS, &flags);
     os_get_word(vma, OS_VMA_PGOFF, &pages);
-    p.window.offset = p.file ? pages * os_page_size() : 0;
-    p.window.writable = flags & VM_WRITE;
-    /* Without a file it may be the vdso, which is code that stays. */
-    if (p.file || (flags & 7) == 5) {
-        g_array_append_val(parts->part, p);
+    w.offset = file ? pages * os_page_size() : 0;
+    w.writable = flags & VM_WRITE;
+    if (file) {
+        f = g_hash_table_lookup(files->by_file, GSIZE_TO_POINTER(file));
+    } else if ((flags & VM_ACCESS) != VM_CODE) {
+        /* Without a file it may be the vdso, which is code that stays. */
+        return true;
     }
-    return true;
+    f = f ?: new_file(files, file, w.start);
+    if (f->elf.n_windows < OS_WINDOWS) {
+        f->elf.window[f->elf.n_windows++] = w;
+        f->image.end = w.end;
+    }
+    if (w.start <= files->address) {
+        files->at = f;
+    }
+    return files->file->len < MOST_FILES;
 }
 
 /* A page of the file that the process has: any that was not written to. */
 static bool find_mapped(const OsElf *elf, OsFilePage *page)
 {
     uint64_t size = os_page_size();
+    unsigned looks = 0;
 
     for (unsigned i = 0; i < elf->n_windows; i++) {
         const OsWindow *w = &elf->window[i];
 
         for (uint64_t at = w->start; !w->writable && at < w->end;
              at += size) {
+            /* It may be huge, and empty. */
+            if (++looks > MOST_LOOKS) {
+                return false;
+            }
             page->pa = os_user_to_physical(elf->pgd, at);
             if (page->pa != OS_NOWHERE) {
                 page->number = (w->offset + (at - w->start)) / size;
@@ -220,118 +262,61 @@ static bool find_mapped(const OsElf *elf, OsFilePage *page)
     return false;
 }
 
-/* The file that a part belongs to, with all its parts. */
-static void gather(const GArray *parts, unsigned first, OsElf *elf,
-                   OsImage *image)
-{
-    const Part *p = &g_array_index(parts, Part, first);
-
-    image->file = p->file;
-    image->start = p->window.start;
-    for (unsigned i = first; i < parts->len && elf->n_windows < OS_WINDOWS;
-         i++) {
-        const Part *q = &g_array_index(parts, Part, i);
-
-        if (q->file == p->file && (p->file || i == first)) {
-            elf->window[elf->n_windows++] = q->window;
-            image->end = q->window.end;
-        }
-    }
-}
-
 static bool path_of(uint64_t file, char *path)
 {
-    uint64_t dentry, mnt;
-
     if (!file) {
         g_strlcpy(path, "[vdso]", LONGEST_PATH);
         return true;
     }
-    return os_get_word(file, OS_FILE_DENTRY, &dentry)
-        && os_get_word(file, OS_FILE_MNT, &mnt) && os_is_kernel(dentry)
-        && os_path(dentry, mnt, path, LONGEST_PATH);
+    return os_file_path(file, path, LONGEST_PATH);
 }
 
-static bool is_first(const GArray *parts, unsigned i)
+/* Open a file, whose path is known, and find its symbols. */
+static bool open_image(File *f, const char *path)
 {
-    const Part *p = &g_array_index(parts, Part, i);
+    OsFilePage mapped;
 
-    for (unsigned j = 0; p->file && j < i; j++) {
-        if (g_array_index(parts, Part, j).file == p->file) {
-            return false;
-        }
+    if (f->image.file) {
+        f->elf.cache = os_cache_of(f->image.file, find_mapped(&f->elf, &mapped)
+                                   ? &mapped : NULL);
     }
-    return true;
-}
-
-/*
- * The part that an address is in, or the last one in front of it: what follows
- * a file's data has no file.
- */
-static int part_at(const GArray *parts, uint64_t address)
-{
-    int found = -1;
-
-    for (unsigned i = 0; i < parts->len; i++) {
-        if (g_array_index(parts, Part, i).window.start <= address) {
-            found = i;
-        }
+    if (os_elf_open(&f->elf)) {
+        f->image.symbols = symbols_of(&f->elf, f->image.file, path);
+    } else if (f->image.file && f->elf.gaps) {
+        f->image.symbols = recall(&f->elf, f->image.file, path);
     }
-    return found;
-}
-
-static bool is_of_part(const GArray *parts, int at, unsigned i)
-{
-    const Part *p = &g_array_index(parts, Part, i);
-
-    return at == (int)i
-        || (at >= 0 && p->file && p->file == g_array_index(parts, Part,
-                                                           at).file);
+    f->image.bias = f->elf.bias;
+    return f->image.symbols;
 }
 
 int os_for_each_image(uint64_t task, const char *part, uint64_t address,
                       bool (*visit)(const OsImage *image, void *opaque),
                       void *opaque)
 {
-    g_autofree char *path = g_malloc(LONGEST_PATH);
-    g_autoptr(GArray) array = g_array_new(FALSE, FALSE, sizeof(Part));
-    Parts parts = { .part = array };
-    uint64_t pgd;
+    g_autofree char *path = NULL;
+    g_autoptr(GPtrArray) array = NULL;
+    g_autoptr(GHashTable) by_file = NULL;
+    Files files = { .address = address };
+    int status;
+    uint64_t mm = os_mm_of(task, &status);
     bool more = true;
-    int at;
 
-    if (!os_get_word(task, OS_TASK_MM, &parts.mm) || !parts.mm
-        || !os_get_word(parts.mm, OS_MM_PGD, &pgd)) {
-        return panda_fail(PANDA_ERR_OS, "it has no memory of its own: a "
-                          "thread of the kernel, or a process that has "
-                          "ended");
+    if (!mm) {
+        return status;
     }
-    os_for_each_mapping(parts.mm, add_part, &parts);
-    at = part_at(array, address);
+    path = g_malloc(LONGEST_PATH);
+    files.file = array = g_ptr_array_new_with_free_func(g_free);
+    files.by_file = by_file = g_hash_table_new(NULL, NULL);
+    os_get_word(mm, OS_MM_PGD, &files.pgd);
+    os_for_each_mapping(mm, add_part, &files);
     for (unsigned i = 0; i < array->len && more; i++) {
-        OsElf elf = { .pgd = pgd };
-        OsImage image = { .path = path };
-        OsFilePage mapped;
+        File *f = g_ptr_array_index(array, i);
 
-        if (!is_first(array, i) || (address && !is_of_part(array, at, i))) {
-            continue;
-        }
-        gather(array, i, &elf, &image);
-        if (!path_of(image.file, path) || (part && !strstr(path, part))) {
-            continue;
-        }
-        if (image.file) {
-            elf.cache = os_cache_of(image.file, find_mapped(&elf, &mapped)
-                                    ? &mapped : NULL);
-        }
-        if (os_elf_open(&elf)) {
-            image.symbols = symbols_of(&elf, image.file, path);
-        } else if (image.file && elf.gaps) {
-            image.symbols = recall(&elf, image.file, path);
-        }
-        if (image.symbols && (!address || address - elf.bias < elf.end)) {
-            image.bias = elf.bias;
-            more = visit(&image, opaque);
+        if ((!address || f == files.at) && path_of(f->image.file, path)
+            && (!part || strstr(path, part)) && open_image(f, path)
+            && (!address || address - f->elf.bias < f->elf.end)) {
+            f->image.path = path;
+            more = visit(&f->image, opaque);
         }
     }
     doubtful = false;
@@ -407,18 +392,6 @@ void os_fill_symbol(const OsImage *image, const OsElfSymbol *s,
 
 /* ---- the public functions ---- */
 
-static int require(uint64_t task)
-{
-    int status = os_require();
-
-    if (status == PANDA_OK && !os_is_task(task)) {
-        status = panda_fail(PANDA_ERR_OS, "there is no process or thread with "
-                            "a task_struct at 0x%" PRIx64 ": it may have "
-                            "ended", task);
-    }
-    return status;
-}
-
 typedef struct Wanted {
     const char *name;
     uint64_t address;
@@ -446,11 +419,8 @@ int panda_os_user_symbol_at(uint64_t task, uint64_t address,
 {
     OS_LOCK_GUARD();
     Wanted w = { .address = address, .out = symbol };
-    int status = require(task);
+    int status = os_for_each_image(task, NULL, address, see_address, &w);
 
-    if (status == PANDA_OK) {
-        status = os_for_each_image(task, NULL, address, see_address, &w);
-    }
     if (status != PANDA_OK || w.found) {
         return status;
     }
@@ -484,11 +454,8 @@ int panda_os_user_symbol(uint64_t task, const char *library,
 {
     OS_LOCK_GUARD();
     Wanted w = { .name = name, .out = symbol };
-    int status = require(task);
+    int status = os_for_each_image(task, library, 0, see_name, &w);
 
-    if (status == PANDA_OK) {
-        status = os_for_each_image(task, library, 0, see_name, &w);
-    }
     if (status != PANDA_OK || w.found) {
         return status;
     }
@@ -518,11 +485,8 @@ int64_t panda_os_user_symbols(uint64_t task, const char *library,
 {
     OS_LOCK_GUARD();
     Wanted w = { .out = symbols, .room = n };
-    int status = require(task);
+    int status = os_for_each_image(task, library, 0, list_symbols, &w);
 
-    if (status == PANDA_OK) {
-        status = os_for_each_image(task, library, 0, list_symbols, &w);
-    }
     if (status != PANDA_OK || w.seen) {
         return status == PANDA_OK ? (int64_t)w.n : status;
     }
@@ -560,11 +524,8 @@ int64_t panda_os_libraries(uint64_t task, PandaLibrary *libraries, uint64_t n)
 {
     OS_LOCK_GUARD();
     Libraries l = { libraries, n };
-    int status = require(task);
+    int status = os_for_each_image(task, NULL, 0, list_library, &l);
 
-    if (status == PANDA_OK) {
-        status = os_for_each_image(task, NULL, 0, list_library, &l);
-    }
     return status == PANDA_OK ? (int64_t)l.n : status;
 }
 

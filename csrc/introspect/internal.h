@@ -47,6 +47,12 @@ bool os_find_init_task(void);
 bool os_is_task(uint64_t address);
 /* Is it that of the first task? */
 bool os_is_init_task(uint64_t address);
+/*
+ * Call visit() for what looks like the first task: it has its name, and is its
+ * own parent; stops if it returns false. True if it was stopped.
+ */
+bool os_for_each_swapper(bool (*visit)(uint64_t task, void *opaque),
+                         void *opaque);
 
 /*
  * Call visit() for each structure in a list of the kernel's, given where they
@@ -137,9 +143,19 @@ bool os_uts_text(unsigned index, char *buf, size_t size);
 /* Forget the kernel that was found: it is looked for anew. */
 void os_detach(void);
 
+/* ---- processes.c ---- */
+
+/*
+ * The memory map of a process; 0 with a status and an error set if it has none,
+ * or there is no such process.
+ */
+uint64_t os_mm_of(uint64_t task, int *status);
+
 /* ---- paths.c ---- */
 
 /* Path of a dentry on a mount; returns its length. */
 uint64_t os_path(uint64_t dentry, uint64_t mnt, char *path, uint64_t size);
+/* Path of a struct file; false: it is none. */
+bool os_file_path(uint64_t file, char *path, uint64_t size);
 
 #endif

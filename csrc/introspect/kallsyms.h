@@ -17,7 +17,10 @@ bool os_vmcoreinfo_find(CPUState *cs);
 /* What the text has for a key, all that is left of `=`; false: nothing. */
 bool os_vmcoreinfo_text(const char *key, char *buf, size_t size);
 
-/* The same, a number. */
+/* The same, a whole number that is written in decimal digits. */
+bool os_vmcoreinfo_number(const char *key, uint64_t *value);
+
+/* The same, a number in hexadecimal ones. */
 bool os_vmcoreinfo_hex(const char *key, uint64_t *value);
 
 /*

@@ -12,6 +12,9 @@
 #define FIRST_PAUSE_NS (50 * SCALE_MS)
 #define LONGEST_PAUSE_NS (2000 * SCALE_MS)
 
+#define SMALLEST_PAGE (4 * KiB)
+#define LARGEST_PAGE (1 * MiB)
+
 static bool found;
 /* The guest may be another one since: look before anything is believed. */
 static bool doubtful;
@@ -33,10 +36,12 @@ static void __attribute__((constructor)) init_lock(void)
 
 uint64_t os_page_size(void)
 {
-    char size[24];
+    uint64_t size;
 
-    if (os_vmcoreinfo_text("PAGESIZE", size, sizeof(size))) {
-        return g_ascii_strtoull(size, NULL, 10);
+    /* The text may be anybody's. */
+    if (os_vmcoreinfo_number("PAGESIZE", &size) && is_power_of_2(size)
+        && size >= SMALLEST_PAGE && size <= LARGEST_PAGE) {
+        return size;
     }
     return os_layout.page_shift ? 1ull << os_layout.page_shift : 4096;
 }

@@ -21,20 +21,16 @@
 
 /* ---- struct page and RAM ---- */
 
-static bool number_of(const char *key, uint64_t *value)
-{
-    char text[24];
-
-    if (!os_vmcoreinfo_text(key, text, sizeof(text))) {
-        return false;
-    }
-    *value = g_ascii_strtoull(text, NULL, 10);
-    return true;
-}
-
 static unsigned page_bits(void)
 {
     return ctz64(os_page_size());
+}
+
+/* A section of RAM has some pages at least, and there are not very many. */
+static bool section_bits(uint64_t *bits)
+{
+    return os_vmcoreinfo_number("NUMBER(SECTION_SIZE_BITS)", bits)
+        && *bits >= 20 && *bits > page_bits() && *bits <= 40;
 }
 
 /* Where struct pages would begin if the section of a page had them all. */
@@ -43,9 +39,9 @@ static bool section_map(uint64_t pfn, uint64_t *map)
     uint64_t sections, size, bits, word, section, per_root;
 
     if (!os_vmcoreinfo_hex("SYMBOL(mem_section)", &sections)
-        || !number_of("SIZE(mem_section)", &size) || !size
-        || !number_of("NUMBER(SECTION_SIZE_BITS)", &bits)
-        || bits <= page_bits() || bits > 40
+        || !os_vmcoreinfo_number("SIZE(mem_section)", &size) || !size
+        || size > os_page_size()
+        || !section_bits(&bits)
         || !os_read_word(sections, &word)) {
         return false;
     }
@@ -74,7 +70,7 @@ static bool flat_map(uint64_t *map)
 
     if (!os_vmcoreinfo_hex("SYMBOL(mem_map)", &symbol)
         || !os_read_word(symbol, map) || !os_is_kernel(*map)
-        || !number_of("SIZE(page)", &size)) {
+        || !os_vmcoreinfo_number("SIZE(page)", &size)) {
         return false;
     }
     for (unsigned i = 0; i < os_memory.n_segments; i++) {
@@ -88,7 +84,7 @@ static bool page_of(uint64_t pfn, uint64_t *page)
 {
     uint64_t map, size;
 
-    if (!number_of("SIZE(page)", &size)
+    if (!os_vmcoreinfo_number("SIZE(page)", &size)
         || (!flat_map(&map) && !section_map(pfn, &map))) {
         return false;
     }
@@ -101,14 +97,14 @@ static bool pfn_of(uint64_t page, uint64_t *pfn)
 {
     uint64_t map, size, bits, check;
 
-    if (!number_of("SIZE(page)", &size) || !size) {
+    if (!os_vmcoreinfo_number("SIZE(page)", &size) || !size) {
         return false;
     }
     if (flat_map(&map)) {
         *pfn = (page - map) / size;
         return !((page - map) % size);
     }
-    if (!number_of("NUMBER(SECTION_SIZE_BITS)", &bits) || bits > 40) {
+    if (!section_bits(&bits)) {
         return false;
     }
     for (unsigned i = 0; i < os_memory.n_segments; i++) {
@@ -187,8 +183,8 @@ static uint64_t page_in(uint64_t cache, uint64_t head, uint64_t number)
 {
     uint64_t page = look_up(head, number), mapping, first, value, size, pfn;
 
-    if (!page || !number_of("OFFSET(page.mapping)", &mapping)
-        || !number_of("SIZE(page)", &size)
+    if (!page || !os_vmcoreinfo_number("OFFSET(page.mapping)", &mapping)
+        || !os_vmcoreinfo_number("SIZE(page)", &size)
         || !os_read_word(page + mapping, &value) || value != cache
         || !os_read_word(page + mapping + WORD, &first)
         || first > number || number - first >= MOST_IN_FOLIO
@@ -229,12 +225,12 @@ static uint64_t cache_of_page(uint64_t pa)
 {
     uint64_t page, mapping, head, cache;
 
-    if (!number_of("OFFSET(page.mapping)", &mapping)
+    if (!os_vmcoreinfo_number("OFFSET(page.mapping)", &mapping)
         || !page_of(pa >> page_bits(), &page)) {
         return 0;
     }
     /* One of many: the first one has it. */
-    if (number_of("OFFSET(page.compound_head)", &head)
+    if (os_vmcoreinfo_number("OFFSET(page.compound_head)", &head)
         && os_read_word(page + head, &head) && head & 1) {
         page = head - 1;
     }

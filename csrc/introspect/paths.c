@@ -93,3 +93,15 @@ uint64_t os_path(uint64_t dentry, uint64_t mnt, char *path, uint64_t size)
              is_deleted(first) ? " (deleted)" : "");
     return strlen(path);
 }
+
+bool os_file_path(uint64_t file, char *path, uint64_t size)
+{
+    uint64_t dentry, mnt;
+
+    if (!os_get_word(file, OS_FILE_DENTRY, &dentry)
+        || !os_get_word(file, OS_FILE_MNT, &mnt) || !os_is_kernel(dentry)) {
+        return false;
+    }
+    os_path(dentry, mnt, path, size);
+    return true;
+}

@@ -91,8 +91,7 @@ int64_t panda_os_threads(uint64_t task, PandaTask *tasks, uint64_t n)
 
 /* ---- memory ---- */
 
-/* The memory map of a process; 0 with an error set if it has none. */
-static uint64_t mm_of(uint64_t task, int *status)
+uint64_t os_mm_of(uint64_t task, int *status)
 {
     uint64_t mm;
 
@@ -158,7 +157,7 @@ int64_t panda_os_mappings(uint64_t task, PandaMapping *mappings, uint64_t n)
     MappingList list = { .out = mappings, .room = n };
     int status;
 
-    list.mm = mm_of(task, &status);
+    list.mm = os_mm_of(task, &status);
     if (!list.mm) {
         return status;
     }
@@ -177,7 +176,7 @@ int panda_os_mapping_at(uint64_t task, uint64_t address,
     };
     int status;
 
-    list.mm = mm_of(task, &status);
+    list.mm = os_mm_of(task, &status);
     if (!list.mm) {
         return status;
     }
@@ -191,7 +190,7 @@ int panda_os_memory(uint64_t task, PandaProcessMemory *memory)
 {
     OS_LOCK_GUARD();
     int status;
-    uint64_t mm = mm_of(task, &status);
+    uint64_t mm = os_mm_of(task, &status);
 
     *memory = (PandaProcessMemory) {};
     if (!mm) {
@@ -212,7 +211,7 @@ int64_t panda_os_read(uint64_t task, uint64_t address, uint8_t *buf,
 {
     OS_LOCK_GUARD();
     int status;
-    uint64_t mm = mm_of(task, &status), pgd;
+    uint64_t mm = os_mm_of(task, &status), pgd;
 
     if (!mm) {
         return status;
@@ -303,17 +302,13 @@ int64_t panda_os_file_path(uint64_t file, char *path, uint64_t size)
 {
     OS_LOCK_GUARD();
     int status = os_require();
-    uint64_t dentry, mnt;
 
     if (status != PANDA_OK) {
         return status;
     }
-    if (!size || !os_get_word(file, OS_FILE_DENTRY, &dentry)
-        || !os_get_word(file, OS_FILE_MNT, &mnt) || !os_is_kernel(dentry)) {
-        return panda_fail(PANDA_ERR_OS, "there is no open file at 0x%" PRIx64,
-                          file);
-    }
-    return os_path(dentry, mnt, path, size);
+    return size && os_file_path(file, path, size) ? (int64_t)strlen(path)
+        : panda_fail(PANDA_ERR_OS, "there is no open file at 0x%" PRIx64,
+                     file);
 }
 
 /* The mapping that is executed first is of the program, if nothing says it. */
@@ -333,7 +328,7 @@ int64_t panda_os_exe(uint64_t task, char *path, uint64_t size)
 {
     OS_LOCK_GUARD();
     int status;
-    uint64_t mm = mm_of(task, &status), file = 0;
+    uint64_t mm = os_mm_of(task, &status), file = 0;
 
     if (!mm) {
         return status;

@@ -32,40 +32,39 @@ static bool collect(uint64_t task, void *opaque)
 
 /* ---- the first task ---- */
 
-/* Why is what looks like the first task by its name and parent none? */
+typedef struct Reason {
+    const char *keys, *why;
+} Reason;
+
+/* Why is what looks like the first task none? */
+static bool explain_one(uint64_t task, void *opaque)
+{
+    Reason *r = opaque;
+    uint64_t mm;
+    uint32_t pid;
+
+    if (!os_get_u32(task, OS_TASK_PID, &pid) || pid) {
+        *r = (Reason) { "task.pid_offset",
+                        "the number of the first process is not 0" };
+    } else if (!os_get_word(task, OS_TASK_MM, &mm) || mm) {
+        *r = (Reason) { "task.mm_offset",
+                        "the first process has no memory of its own" };
+    } else {
+        *r = (Reason) { "task.tasks_offset",
+                        "no list leads to the first process and back" };
+    }
+    return true;
+}
+
 static bool explain(Check *c)
 {
-    static const char name[] = "swapper";
-    const char *keys = "task.comm_offset, task.real_parent_offset";
-    const char *why = "no process called swapper is its own parent";
+    Reason r = {
+        "task.comm_offset, task.real_parent_offset",
+        "no process called swapper is its own parent",
+    };
 
-    for (unsigned i = 0; i < os_memory.n_segments; i++) {
-        const OsSegment *s = &os_memory.segment[i];
-        const uint8_t *end = s->host + s->size;
-
-        for (const uint8_t *hit = s->host;
-             (hit = memmem(hit, end - hit, name, strlen(name))); hit++) {
-            uint64_t pa = s->pa + (hit - s->host) - os_offset(OS_TASK_COMM);
-            uint64_t task, mm;
-            uint32_t pid;
-
-            if (!os_physical_word(pa + os_offset(OS_TASK_REAL_PARENT), &task)
-                || !os_is_kernel(task) || os_kernel_to_physical(task) != pa) {
-                continue;
-            }
-            if (!os_get_u32(task, OS_TASK_PID, &pid) || pid) {
-                keys = "task.pid_offset";
-                why = "the number of the first process is not 0";
-            } else if (!os_get_word(task, OS_TASK_MM, &mm) || mm) {
-                keys = "task.mm_offset";
-                why = "the first process has no memory of its own";
-            } else {
-                keys = "task.tasks_offset";
-                why = "no list leads to the first process and back";
-            }
-        }
-    }
-    return fails(c, keys, why);
+    os_for_each_swapper(explain_one, &r);
+    return fails(c, r.keys, r.why);
 }
 
 /* ---- all tasks ---- */

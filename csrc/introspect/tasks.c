@@ -61,19 +61,12 @@ bool os_is_init_task(uint64_t task)
         && os_is_task(task);
 }
 
-bool os_find_init_task(void)
+bool os_for_each_swapper(bool (*visit)(uint64_t task, void *opaque),
+                         void *opaque)
 {
     static const char name[] = "swapper";
     uint64_t task;
 
-    os_init_task = 0;
-    if (os_symbol("init_task", &task)) {
-        os_init_task = task;
-        if (os_is_init_task(task)) {
-            return true;
-        }
-        os_init_task = 0;
-    }
     for (unsigned i = 0; i < os_memory.n_segments; i++) {
         const OsSegment *s = &os_memory.segment[i];
         const uint8_t *end = s->host + s->size;
@@ -83,18 +76,33 @@ bool os_find_init_task(void)
             uint64_t pa = s->pa + (hit - s->host) - os_offset(OS_TASK_COMM);
 
             /* It is its own parent: that says its virtual address. */
-            if (!os_physical_word(pa + os_offset(OS_TASK_REAL_PARENT), &task)
-                || !os_is_kernel(task) || os_kernel_to_physical(task) != pa) {
-                continue;
-            }
-            os_init_task = task;
-            if (os_is_init_task(task)) {
+            if (os_physical_word(pa + os_offset(OS_TASK_REAL_PARENT), &task)
+                && os_is_kernel(task) && os_kernel_to_physical(task) == pa
+                && !visit(task, opaque)) {
                 return true;
             }
-            os_init_task = 0;
         }
     }
     return false;
+}
+
+static bool is_not_it(uint64_t task, void *opaque)
+{
+    os_init_task = task;
+    if (os_is_init_task(task)) {
+        return false;
+    }
+    os_init_task = 0;
+    return true;
+}
+
+bool os_find_init_task(void)
+{
+    uint64_t task;
+
+    os_init_task = 0;
+    return (os_symbol("init_task", &task) && !is_not_it(task, NULL))
+        || os_for_each_swapper(is_not_it, NULL);
 }
 
 /* ---- lists ---- */

@@ -55,6 +55,17 @@ bool os_vmcoreinfo_text(const char *key, char *buf, size_t size)
     return true;
 }
 
+bool os_vmcoreinfo_number(const char *key, uint64_t *value)
+{
+    char digits[24], *end;
+
+    if (!os_vmcoreinfo_text(key, digits, sizeof(digits))) {
+        return false;
+    }
+    *value = g_ascii_strtoull(digits, &end, 10);
+    return !*end;
+}
+
 /*
  * init_uts_ns is in the kernel's image and holds its release: where it lies in
  * RAM says how the image is mapped. A counter of 4 or 8 bytes may be in front.

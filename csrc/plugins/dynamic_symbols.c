@@ -176,7 +176,6 @@ static void look(const PandaTask *task, uint64_t address)
     }
     l.hits = g_array_new(FALSE, FALSE, sizeof(Hit));
     WITH_QEMU_LOCK_GUARD(&os_lock) {
-        os_memory_forget();
         if (address) {
             os_images_doubt();
         }
@@ -435,9 +434,7 @@ symbol panda_dynamic_symbols_get_best_matching_symbol(PandaCPU *cpu,
 
     if (task) {
         OS_LOCK_GUARD();
-        if (os_require() == PANDA_OK) {
-            os_for_each_image(task, NULL, address, see_closest, &c);
-        }
+        os_for_each_image(task, NULL, address, see_closest, &c);
     }
     return c.sym;
 }

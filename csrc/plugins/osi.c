@@ -4,10 +4,9 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "introspect/events.h"
+#include "plugins/osi.h"
 #include "plugins/plugins.h"
 #include "plugins/ppp.h"
-#include "panda/os.h"
-#include "panda/plugins/osi.h"
 
 static void listeners_changed(void);
 
@@ -38,11 +37,9 @@ static void listeners_changed(void)
     }
 }
 
-static OsiProc *process_of(const PandaTask *t)
+OsiProc panda_osi_process_of(const PandaTask *t)
 {
-    OsiProc *p = g_new0(OsiProc, 1);
-
-    *p = (OsiProc) {
+    return (OsiProc) {
         .taskd = t->task,
         .pgd = t->pgd,
         .asid = t->asid,
@@ -51,6 +48,13 @@ static OsiProc *process_of(const PandaTask *t)
         .name = g_strdup(t->name),
         .create_time = t->create_time,
     };
+}
+
+static OsiProc *process_of(const PandaTask *t)
+{
+    OsiProc *p = g_new(OsiProc, 1);
+
+    *p = panda_osi_process_of(t);
     return p;
 }
 
@@ -77,9 +81,8 @@ OsiProcHandle *panda_osi_get_current_process_handle(PandaCPU *cpu)
     if (panda_os_current(&t) != PANDA_OK) {
         return NULL;
     }
-    h = g_new0(OsiProcHandle, 1);
-    h->taskd = t.task;
-    h->asid = t.asid;
+    h = g_new(OsiProcHandle, 1);
+    *h = panda_osi_handle_of(&t);
     return h;
 }
 

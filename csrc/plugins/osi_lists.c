@@ -4,8 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "core/internal.h"
-#include "panda/os.h"
-#include "panda/plugins/osi.h"
+#include "plugins/osi.h"
 
 #define LONGEST_PATH 4096
 /* A guest that changes its lists while they are asked for is given up on. */
@@ -56,15 +55,8 @@ PandaArray *panda_osi_get_processes(PandaCPU *cpu)
     }
     list = new_array(PROCESSES, sizeof(OsiProc), n);
     for (int64_t i = 0; i < n; i++) {
-        ((OsiProc *)list->data)[list->len++] = (OsiProc) {
-            .taskd = tasks[i].task,
-            .pgd = tasks[i].pgd,
-            .asid = tasks[i].asid,
-            .pid = tasks[i].pid,
-            .ppid = tasks[i].ppid,
-            .name = g_strdup(tasks[i].name),
-            .create_time = tasks[i].create_time,
-        };
+        ((OsiProc *)list->data)[list->len++] =
+            panda_osi_process_of(&tasks[i]);
     }
     return list;
 }
@@ -80,10 +72,8 @@ PandaArray *panda_osi_get_process_handles(PandaCPU *cpu)
     }
     list = new_array(HANDLES, sizeof(OsiProcHandle), n);
     for (int64_t i = 0; i < n; i++) {
-        ((OsiProcHandle *)list->data)[list->len++] = (OsiProcHandle) {
-            .taskd = tasks[i].task,
-            .asid = tasks[i].asid,
-        };
+        ((OsiProcHandle *)list->data)[list->len++] =
+            panda_osi_handle_of(&tasks[i]);
     }
     return list;
 }
