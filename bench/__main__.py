@@ -136,24 +136,26 @@ def introspection(rounds: int) -> None:
     print(f"\nprocname= of a process that is not there: {statistics.median(ratios):.3f} ({spread})")
 
 
-def syscalls(rounds: int) -> None:
-    """System calls that are watched."""
-    print("\n| `dd bs=1`, watched by | CPU time / without it, median (range) |")
+def watched(title: str, case: str, watchers: tuple[str, ...], size: int, rounds: int) -> None:
+    """A table of what watches a command, and what it costs."""
+    print(f"\n| {title} |")
     print("|---|---|")
-    for which in cases.WATCHERS:
-        ratios = child("syscall_cost", which, 300000, rounds)
+    for which in watchers:
+        ratios = child(case, which, size, rounds)
         spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
         print(f"| {which} | {statistics.median(ratios):.2f} ({spread}) |", flush=True)
+
+
+def syscalls(rounds: int) -> None:
+    """System calls that are watched."""
+    title = "`dd bs=1`, watched by | CPU time / without it, median (range)"
+    watched(title, "syscall_cost", cases.WATCHERS, 300000, rounds)
 
 
 def os_events(rounds: int) -> None:
     """Events of the guest's system that are listened to."""
-    print("\n| a shell starts programs, listened to by | CPU time / without, median (range) |")
-    print("|---|---|")
-    for which in cases.OS_LISTENERS:
-        ratios = child("os_event_cost", which, 300, rounds)
-        spread = f"{min(ratios):.2f}-{max(ratios):.2f}"
-        print(f"| {which} | {statistics.median(ratios):.2f} ({spread}) |", flush=True)
+    title = "a shell starts programs, listened to by | CPU time / without, median (range)"
+    watched(title, "os_event_cost", cases.OS_LISTENERS, 300, rounds)
 
 
 def calls(rounds: int) -> None:

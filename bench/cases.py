@@ -424,13 +424,29 @@ def listener_cost(which: str, size: int, rounds: int) -> dict[str, float]:
 WATCHERS = ("a callback of a call it does not make", "a callback of each read", "the stream of all")
 
 
+def _watched_over_bare(
+    panda: Any, line: str, rounds: int, watch: Callable[[], Callable[[], Any]]
+) -> list[float]:
+    """CPU time of a command that is watched over not watched, in turn.
+
+    watch() begins it and returns what ends it.
+    """
+    panda.run_serial_cmd(line, timeout=300)
+    ratios = []
+    for _ in range(rounds):
+        bare = _cost(panda, line)
+        end = watch()
+        panda.run_serial_cmd(line, timeout=300)
+        ratios.append(_cost(panda, line) / bare)
+        end()
+        panda.run_serial_cmd(line, timeout=300)
+    return ratios
+
+
 def syscall_cost(which: str, size: int, rounds: int) -> list[float]:
     """CPU time of a guest that makes very many system calls, watched over not watched."""
 
     def work(panda: Any) -> list[float]:
-        line = f"dd if=/dev/zero of=/dev/null bs=1 count={size}"
-        panda.run_serial_cmd(line)
-        ratios = []
         count = [0]
 
         def opened(cpu: Any, pc: int, pathname: int, mode: int) -> None:
@@ -442,22 +458,17 @@ def syscall_cost(which: str, size: int, rounds: int) -> list[float]:
         def consume(batch: Any) -> None:
             count[0] += len(batch)
 
-        for _ in range(rounds):
-            bare = _cost(panda, line)
-            stream = None
+        def watch() -> Callable[[], Any]:
+            if which == WATCHERS[2]:
+                return panda.stream("syscall", on_batch=consume).close
             if which == WATCHERS[0]:
                 panda.ppp("syscalls2", "on_sys_chmod_enter", "watch")(opened)
-            elif which == WATCHERS[1]:
+            else:
                 panda.ppp("syscalls2", "on_sys_read_enter", "watch")(read)
-            else:
-                stream = panda.stream("syscall", on_batch=consume)
-            panda.run_serial_cmd(line)
-            ratios.append(_cost(panda, line) / bare)
-            if stream is None:
-                panda.disable_ppp("watch")
-            else:
-                stream.close()
-            panda.run_serial_cmd(line)
+            return lambda: panda.disable_ppp("watch")
+
+        line = f"dd if=/dev/zero of=/dev/null bs=1 count={size}"
+        ratios = _watched_over_bare(panda, line, rounds, watch)
         assert count[0] or which == WATCHERS[0]
         return ratios
 
@@ -472,10 +483,7 @@ def os_event_cost(which: str, size: int, rounds: int) -> list[float]:
     """CPU time of a guest that starts very many programs, listened to over not."""
 
     def work(panda: Any) -> list[float]:
-        line = f"i=0; while [ $i -lt {size} ]; do /bin/true; i=$((i+1)); done"
         kinds = ("exec", "fork", "exit", "mmap", "open", "close", "signal", "deliver")
-        panda.run_serial_cmd(line, timeout=300)
-        ratios = []
         count = [0]
 
         def happened(event: Any) -> None:
@@ -484,21 +492,15 @@ def os_event_cost(which: str, size: int, rounds: int) -> list[float]:
         def consume(batch: Any) -> None:
             count[0] += len(batch)
 
-        for _ in range(rounds):
-            bare = _cost(panda, line)
-            stream = None
+        def watch() -> Callable[[], Any]:
             if which == OS_LISTENERS[2]:
-                stream = panda.stream("os", on_batch=consume)
-            else:
-                for kind in kinds[: 1 if which == OS_LISTENERS[0] else None]:
-                    panda.os.on(kind)(happened)
-            panda.run_serial_cmd(line, timeout=300)
-            ratios.append(_cost(panda, line) / bare)
-            if stream is None:
-                panda.os.off(happened)
-            else:
-                stream.close()
-            panda.run_serial_cmd(line, timeout=300)
+                return panda.stream("os", on_batch=consume).close
+            for kind in kinds[: 1 if which == OS_LISTENERS[0] else None]:
+                panda.os.on(kind)(happened)
+            return lambda: panda.os.off(happened)
+
+        line = f"i=0; while [ $i -lt {size} ]; do /bin/true; i=$((i+1)); done"
+        ratios = _watched_over_bare(panda, line, rounds, watch)
         assert count[0]
         return ratios
 

@@ -8,6 +8,7 @@ import threading
 from typing import Any
 
 from guest import boot, in_guest, run_case
+from hostile import Tally
 
 from pandalite.errors import IntrospectionError
 
@@ -413,14 +414,8 @@ def case_hostile(seed: int, rounds: int) -> dict[str, int]:
     """Guest memory is changed at random, mostly where the kernel's lists are."""
     panda = boot()
     rng = random.Random(seed)
-    out = {"rounds": 0, "errors": 0, "answers": 0}
-
-    def attempt(function: Any) -> None:
-        try:
-            function()
-            out["answers"] += 1
-        except (IntrospectionError, ValueError):
-            out["errors"] += 1
+    tally = Tally(ValueError)
+    out, attempt = tally.counts, tally.attempt
 
     def look(cpu: Any) -> None:
         processes = panda.os.processes()

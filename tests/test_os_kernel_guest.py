@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from guest import boot, in_guest, run_case
+from hostile import Tally
 from test_os_guest import at_rest, lines_of
 
 from pandalite.errors import IntrospectionError
@@ -352,7 +353,8 @@ def case_hostile(seed: int, rounds: int) -> dict[str, int]:
     """The kernel's mounts, modules and log are changed at random."""
     panda = boot()
     rng = random.Random(seed)
-    out = {"rounds": 0, "errors": 0, "answers": 0}
+    tally = Tally()
+    out, attempt = tally.counts, tally.attempt
 
     def look(cpu: Any) -> None:
         modules = panda.os.modules()
@@ -368,13 +370,6 @@ def case_hostile(seed: int, rounds: int) -> dict[str, int]:
             if ring[at + 7] == 0xFF
         ] * 5
         whole = [panda.os.mounts(), modules, panda.os.dmesg()]
-
-        def attempt(function: Any) -> None:
-            try:
-                function()
-                out["answers"] += 1
-            except IntrospectionError:
-                out["errors"] += 1
 
         for _ in range(rounds):
             saved = []
@@ -426,14 +421,8 @@ def case_hostile_inference(seed: int, rounds: int) -> dict[str, int]:
     """The layout is worked out anew in memory that was changed where it is looked for."""
     panda = boot("i386")
     rng = random.Random(seed)
-    out = {"rounds": 0, "errors": 0, "answers": 0}
-
-    def attempt(function: Any) -> None:
-        try:
-            function()
-            out["answers"] += 1
-        except IntrospectionError:
-            out["errors"] += 1
+    tally = Tally()
+    out, attempt = tally.counts, tally.attempt
 
     def look(cpu: Any) -> None:
         functions = (panda.os.mounts, panda.os.modules, panda.os.uptime, panda.os.processes)

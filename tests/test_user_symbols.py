@@ -14,6 +14,7 @@ import pytest
 from ctools import ROOT, compile_for_guest
 from elftools.elf.elffile import ELFFile
 from guest import boot, built, in_guest, run_case
+from hostile import Tally
 from test_os_guest import at_rest
 
 from pandalite.errors import IntrospectionError
@@ -284,14 +285,8 @@ def case_hostile(rounds: int) -> dict[str, int]:
     """Files of a program are changed in memory at random, mostly where their tables are."""
     panda = boot()
     rng = random.Random(11)
-    out = {"rounds": 0, "errors": 0, "answers": 0}
-
-    def attempt(function: Any) -> None:
-        try:
-            function()
-            out["answers"] += 1
-        except IntrospectionError:
-            out["errors"] += 1
+    tally = Tally()
+    out, attempt = tally.counts, tally.attempt
 
     def look(cpu: Any, process: Any) -> None:
         starts = [lib.start for lib in process.libraries()]
