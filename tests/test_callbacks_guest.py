@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 from guest import boot, in_guest, run_case
 
@@ -54,12 +56,24 @@ def case_block_kinds(arch, ctypes_only=False):
 
     names = ["before", "start", "end", "after"]
 
+    def toggle_all(toggle):
+        """Between two blocks: from another thread many would run in between."""
+        done = threading.Event()
+
+        @panda.cb_before_block_exec(name="toggle")
+        def at_once(cpu, tb):
+            if not done.is_set():
+                for name in names:
+                    toggle(name)
+                done.set()
+
+        assert done.wait(60)
+        panda.delete_callback("toggle")
+
     def work():
-        for name in names:
-            panda.enable_callback(name)
+        toggle_all(panda.enable_callback)
         output = panda.run_serial_cmd("echo $((6 * 7))", timeout=120)
-        for name in names:
-            panda.disable_callback(name)
+        toggle_all(panda.disable_callback)
         return output
 
     output = in_guest(panda, work)
@@ -72,16 +86,14 @@ def test_block_kinds(arch, ctypes_only):
     seen = result["seen"]
     assert result["output"] == "42"
     assert seen["before"] > 1000
-    # Another thread toggles them one after the other while the guest runs: the edges
-    # miss some, few of the tens of thousands.
-    edges = seen["before"] / 10
-    assert abs(seen["before"] - seen["start"]) <= edges
-    assert abs(seen["before"] - seen["end"] - seen["late"]) <= edges
-    assert abs(seen["end"] - seen["after"]) <= edges
+    # Toggling happens between events, so the edges may miss a few.
+    assert abs(seen["before"] - seen["start"]) <= 2
+    assert abs(seen["before"] - seen["end"] - seen["late"]) <= 4
+    assert abs(seen["end"] - seen["after"]) <= 2
     assert seen["late"] < seen["before"] / 20
     assert seen["bad_tb"] == 0
     assert seen["bad_pc"] == 0
-    assert seen["order"] <= edges
+    assert seen["order"] <= 4
 
 
 def case_translate_kinds(arch):
