@@ -37,7 +37,7 @@ STAMP := $(VENV)/.complete
 
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo test test-guests core guests debian-guests guests-package wheel sdist wheel-twice check-wheel test-wheel test-wheel-aarch64 sources firmware bindings check bench soak soak-replay clean venv packages
+.PHONY: demo test test-guests core guests debian-guests guests-package wheel sdist wheel-twice check-wheel test-wheel test-wheel-aarch64 sources firmware bindings check bench soak soak-replay clean venv packages test-packages
 
 demo: venv packages
 	$(PY) tools/build_core.py x86_64
@@ -45,7 +45,7 @@ demo: venv packages
 	$(PY) tools/build_guest.py x86_64
 	$(PY) examples/count_blocks.py
 
-test: venv core firmware guests check
+test: venv test-packages core firmware guests check
 	$(PY) -m pytest
 
 core: venv packages
@@ -66,7 +66,7 @@ debian-guests: venv packages
 # Without names the builder makes all tiny ones. Guests with a disk that were not
 # built are skipped.
 test-guests: GUESTS =
-test-guests: venv core firmware guests
+test-guests: venv test-packages core firmware guests
 	$(PY) -m pytest -s -rs tests/linux_guests.py tests/linux_recordings.py tests/linux_introspection.py tests/linux_os_events.py tests/linux_kernels.py tests/debian_guests.py
 
 guests-package: venv
@@ -126,6 +126,10 @@ soak-replay: venv packages
 
 packages:
 	@$(PYTHON) tools/host_packages.py
+
+# What only tests need; without them some are skipped.
+test-packages:
+	@$(PYTHON) tools/host_packages.py --tests
 
 venv: $(STAMP)
 

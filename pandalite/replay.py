@@ -65,7 +65,8 @@ class Replay:
 
         panda.libpanda.panda_replay_allow_writes(allow_writes)
         try:
-            self._run(begin)
+            # A guest that waits all the time executes nothing: it may be the end already.
+            self._at_end = self._run(begin) == PandaRunResult.REPLAY_END
         except BaseException:
             panda.libpanda.panda_replay_allow_writes(False)
             raise

@@ -1,10 +1,13 @@
 """Record random work and replay it, for as long as it takes to trust it.
 
 ``make soak-replay`` runs it; not part of ``make test``. Each round takes an
-architecture, some random commands and a length; records them in a process of its own,
-and replays them in others, without and with a trace of all blocks, whose digests have
-to be equal, as the digests of RAM at the ends are. The seed of a round is printed with
-it: ``--seed N --rounds 1`` repeats its choices.
+architecture, some devices, and makes up to six recordings in one life of the guest: of
+random commands, from random moments to random moments, some traced or complete. Each is
+replayed in processes of its own: with the file alone; with a trace of all blocks, twice,
+whose digests have to be equal, to that taken while recording too; and with callbacks and streams
+that come and go while it is sought forward and back. Instructions, crossings and the
+digest of RAM have to be equal always. The seed of a round is printed with it:
+``--seed N --rounds 1 --arch A`` repeats its choices.
 """
 
 from __future__ import annotations
@@ -15,41 +18,64 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from guest import run_case  # noqa: E402
-from replays import random_commands, record_commands, replay  # noqa: E402
+from soak_pieces import (  # noqa: E402
+    plan_of,
+    record_pieces,
+    replay_alone,
+    replay_disturbed,
+    replay_traced,
+)
 
 from pandalite._bindings.arches import ARCHITECTURES  # noqa: E402
 
+#: Seconds a process may take.
+TIMEOUT = 1500
 
-def one_round(seed: int, arches: list[str], folder: str) -> tuple[int, int]:
-    """Record and replay once; instructions recorded and replayed."""
-    rng = random.Random(seed)
-    arch = rng.choice(arches)
-    commands = random_commands(rng)
-    traced = rng.random() < 0.3
-    path = f"{folder}/{seed}"
+#: Most instructions of a replay with callbacks in Python.
+DISTURBED_MAX = 3_000_000_000
+
+
+def replays_of(path: str, recorded: dict[str, Any], seed: int) -> int:
+    """Replay a recording in all ways; how many times it was."""
+    facts = {k: v for k, v in recorded.items() if k != "trace"}
+    found = run_case(replay_alone, path, timeout=TIMEOUT)
+    assert found == facts, f"{path}: {found} is not {facts}"
+    traces = [run_case(replay_traced, path, timeout=TIMEOUT) for _ in range(2)]
+    assert traces[0] == traces[1], f"{path}: traces differ: {traces}"
+    for key, value in recorded.items():
+        assert traces[0][key] == value, f"{path}: {traces[0]} is not {recorded}"
+    if recorded["instructions"] > DISTURBED_MAX:
+        return 3
+    found = run_case(replay_disturbed, path, seed, timeout=TIMEOUT)
+    assert found == facts, f"{path}, disturbed: {found} is not {facts}"
+    return 4
+
+
+def one_round(seed: int, arches: list[str], folder: str) -> tuple[int, int, int]:
+    """Record and replay; recordings, instructions recorded and replayed."""
+    arch = random.Random(seed).choice(arches)
+    plan = plan_of(seed, arch)
     began = time.monotonic()
-    recorded = run_case(record_commands, arch, path, commands, timeout=600)
-    replays = [run_case(replay, arch, path, timeout=600) for _ in range(2)]
-    if traced:
-        traces = [run_case(replay, arch, path, True, timeout=900) for _ in range(2)]
-        assert traces[0] == traces[1], f"traces differ: {traces}"
-        assert {k: traces[0][k] for k in recorded} == recorded
-        replays += traces
-    for found in replays[:2]:
-        assert found == recorded, f"{found} is not {recorded}"
-    Path(path + ".plrec").unlink()
-    instructions = recorded["instructions"]
+    recordings = run_case(record_pieces, arch, folder, plan, timeout=TIMEOUT)
+    recorded = replayed = 0
+    for number, facts in enumerate(recordings):
+        path = f"{folder}/{number}"
+        recorded += facts["instructions"]
+        replayed += facts["instructions"] * replays_of(path, facts, seed)
+        Path(path + ".plrec").unlink()
     print(
-        f"seed {seed} {arch}: {instructions} instructions, {len(replays)} replays equal, "
+        f"seed {seed} {arch}{' with ' + ' '.join(plan['devices']) if plan['devices'] else ''}: "
+        f"{len(recordings)} recordings, {recorded} instructions, all replays equal, "
         f"{time.monotonic() - began:.0f} s",
         flush=True,
     )
-    return instructions, instructions * len(replays)
+    return len(recordings), recorded, replayed
 
 
 def main() -> int:
@@ -62,23 +88,23 @@ def main() -> int:
     options = parser.parse_args()
     arches = options.arch or list(ARCHITECTURES)
     end = time.monotonic() + options.minutes * 60
-    recorded = replayed = failed = rounds = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in range(options.seed, options.seed + options.rounds):
-            if time.monotonic() > end:
-                break
-            rounds += 1
+    recordings = recorded = replayed = failed = 0
+    for seed in range(options.seed, options.seed + options.rounds):
+        if time.monotonic() > end:
+            break
+        with tempfile.TemporaryDirectory() as folder:
             try:
-                a, b = one_round(seed, arches, folder)
-            except AssertionError as error:
+                made, a, b = one_round(seed, arches, folder)
+            except (AssertionError, OSError) as error:
                 failed += 1
                 print(f"seed {seed} FAILED: {error}", flush=True)
                 continue
-            recorded += a
-            replayed += b
+        recordings += made
+        recorded += a
+        replayed += b
     print(
-        f"{rounds} recordings, {failed} failed; {recorded:.3e} instructions recorded, "
-        f"{replayed:.3e} replayed"
+        f"{recordings} recordings, {failed} rounds failed; {recorded:.3e} instructions "
+        f"recorded, {replayed:.3e} replayed"
     )
     return 1 if failed else 0
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from guest import boot, run_case
 from replays import record_commands, report_of
+
+from pandalite import Panda
 
 WORK = [
     "i=0; while [ $i -lt 9000 ]; do i=$((i+1)); done; ls -l /bin | md5sum",
@@ -213,3 +216,56 @@ def test_callbacks_see_instructions_that_a_seek_translated(tmp_path: Path) -> No
     path = str(tmp_path / "x")
     run_case(record_commands, "x86_64", path, WORK[:1])
     assert run_case(case_callbacks_after_seek, path) == [20_000, 20_000]
+
+
+def case_record_nothing(path: str) -> dict[str, Any]:
+    """Record a guest that waits; most such recordings have no instruction."""
+    panda = boot()
+    found: dict[str, Any] = {}
+
+    @panda.queue_blocking
+    def work() -> None:
+        panda.revert_sync("root")
+        panda.serial_console.sendline(b"sleep 100")
+        time.sleep(2)
+        for _ in range(100):
+            panda.record(path)
+            panda.end_record()
+            found.update(report_of(panda))
+            if not found["instructions"]:
+                break
+        panda.end_analysis()
+
+    panda.run()
+    return found
+
+
+def case_replay_nothing(path: str) -> dict[str, Any]:
+    panda = Panda.from_recording(path)
+    with panda.replay(path) as replay:
+        found: dict[str, Any] = {"total": replay.total}
+        found["moves"] = [
+            replay.run_to(0),
+            replay.seek(0),
+            replay.run(),
+            replay.step(),
+            replay.run(),
+        ]
+        # It is the end, and that is said; nothing is waited for.
+        panda.run()
+        panda.run()
+        found["until"] = replay.run_until(4).reason
+        found["replayed"] = report_of(panda)
+    panda.run_replay(path)
+    return {**found, "again": report_of(panda)}
+
+
+def test_recording_without_instructions(tmp_path: Path) -> None:
+    path = str(tmp_path / "x")
+    recorded = run_case(case_record_nothing, path)
+    assert recorded["instructions"] == 0
+    found = run_case(case_replay_nothing, path)
+    assert found["total"] == 0
+    assert found["moves"] == [0] * 5
+    assert found["until"] == "ended"
+    assert found["replayed"] == found["again"] == recorded

@@ -3,6 +3,9 @@
 As root missing packages are installed; else the command to type is printed and
 the exit status is 1. Runs before there is a virtual environment, so standard
 library only. On systems without dpkg it only looks for the commands.
+
+With ``--tests`` those too that only tests need; tests that miss one are skipped,
+so these are only named where they cannot be installed.
 """
 
 from __future__ import annotations
@@ -26,6 +29,17 @@ PACKAGES = {
     "patch": "patch",
     "pkg-config": "pkg-config",
     "xz-utils": "xz",
+}
+
+#: The same, for tests: clients that debug, and tools whose results are compared with ours.
+TEST_PACKAGES = {
+    "e2fsprogs": None,
+    "gdb-multiarch": "gdb-multiarch",
+    "genisoimage": "isoinfo",
+    "openssl": "openssl",
+    "qemu-utils": "qemu-img",
+    "xorriso": "xorriso",
+    "zstd": "zstd",
 }
 
 
@@ -68,10 +82,22 @@ def install(names: list[str]) -> bool:
     return subprocess.run(command, env=env).returncode == 0
 
 
+def install_for_tests() -> None:
+    """Install what only tests need, as far as that can be done."""
+    names = [p for p, command in TEST_PACKAGES.items() if not installed(p, command)]
+    if names and not install(names):
+        print(
+            f"some tests will be skipped: type sudo {' '.join(install_command(names))}",
+            file=sys.stderr,
+        )
+
+
 def main() -> int:
     """Install what is missing."""
     names = missing()
     if not names or install(names):
+        if "--tests" in sys.argv[1:]:
+            install_for_tests()
         return 0
     print(f"these Debian packages are missing: {' '.join(names)}", file=sys.stderr)
     print(f"type: sudo {' '.join(install_command(names))}", file=sys.stderr)

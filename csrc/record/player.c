@@ -501,11 +501,6 @@ void panda_player_end(void)
     have_slice = false;
 }
 
-bool panda_player_finished(void)
-{
-    return finished;
-}
-
 void panda_player_stop_at(uint64_t count)
 {
     stop_at = count;

@@ -27,8 +27,6 @@ bool panda_player_frozen(void);
 /* A replay begins, at the recording's beginning; it ends. */
 void panda_player_begin(void);
 void panda_player_end(void);
-/* The recording's end was reached, or the first difference. */
-bool panda_player_finished(void);
 /* It is to stop when so many instructions are executed. */
 void panda_player_stop_at(uint64_t count);
 /* Where the slice that is played began. */

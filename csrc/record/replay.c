@@ -88,13 +88,16 @@ bool panda_player_frozen(void)
     return frozen;
 }
 
-/* A halted CPU does not sleep: what wakes it is in the log. */
+/*
+ * A halted CPU does not sleep: what wakes it is in the log. Nor does it at the
+ * end of the log, where it has to say that this is the end.
+ */
 bool __real_all_cpu_threads_idle(void);
 bool __wrap_all_cpu_threads_idle(void);
 bool __wrap_all_cpu_threads_idle(void)
 {
-    if (panda_rr_replaying() && !panda_player_finished()
-        && runstate_is_running() && !first_cpu->stopped) {
+    if (panda_rr_replaying() && runstate_is_running()
+        && !first_cpu->stopped) {
         return false;
     }
     return __real_all_cpu_threads_idle();
