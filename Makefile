@@ -27,7 +27,7 @@ ARCH ?=
 ifneq ($(origin HOST),command line)
 HOST := $(PANDALITE_HOST)
 endif
-GUESTS ?= x86_64 i386
+GUESTS ?= x86_64 i386 arm aarch64
 MINUTES ?= 10
 DEBIAN_GUESTS ?= x86_64_debian aarch64_debian
 

@@ -38,7 +38,7 @@ _MARK = "\n@@result@@"
 _NOT_BUILT = "\n@@not built@@"
 
 #: Guests that the tests' own set-up builds: without them tests fail.
-ALWAYS = ("x86_64", "i386")
+ALWAYS = ("x86_64", "i386", "arm", "aarch64")
 
 
 def built(arch: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from guest import boot, case_command, run_case
+from guest import SLOWER, boot, case_command, run_case
 
 #: How many places, and the seed.
 CASES = int(os.environ.get("PANDALITE_DAMAGE", "60"))
@@ -164,7 +164,7 @@ def run(args: list[Any]) -> dict[str, int]:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=TIMEOUT * SLOWER,
         )
     except subprocess.TimeoutExpired as error:
         said = (error.stdout or b"").decode()

@@ -65,7 +65,9 @@ def missing() -> list[str]:
 
 def install_command(names: list[str]) -> list[str]:
     """The command that installs packages."""
-    return ["apt-get", "install", "-y", "--no-install-recommends", *names]
+    # Others may be installing at the moment.
+    waiting = ["-o", "DPkg::Lock::Timeout=300"]
+    return ["apt-get", *waiting, "install", "-y", "--no-install-recommends", *names]
 
 
 def install(names: list[str]) -> bool:
