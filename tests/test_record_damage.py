@@ -6,6 +6,7 @@ the seed (1); a failure names both.
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import subprocess
@@ -68,9 +69,10 @@ def damaged(whole: bytes, numbers: random.Random) -> tuple[str, bytes]:
 
 def mutated(whole: bytes, numbers: random.Random) -> tuple[str, bytes]:
     """Something wrong within a member, whose checksum is right again."""
-    from recording_files import pack, unpack
+    from recording_files import with_member
 
-    members = list(unpack(Path(os.environ["PANDALITE_DAMAGE_FILE"])).items())
+    path = os.environ["PANDALITE_DAMAGE_FILE"]
+    members = list(members_of(path).items())
     # What the devices' state is loaded by is QEMU's.
     candidates = [i for i, (name, _) in enumerate(members) if name != "state"]
     logs = [i for i, (name, _) in enumerate(members) if name.startswith("log/")]
@@ -89,8 +91,14 @@ def mutated(whole: bytes, numbers: random.Random) -> tuple[str, bytes]:
         del changed[at : at + numbers.choice([1, 2, 50])]
     else:
         changed[at:at] = data[at : at + numbers.choice([1, 2, 50])]
-    members[index] = (name, bytes(changed))
-    return f"{kind} at {at} of {name}", pack(members)
+    return f"{kind} at {at} of {name}", with_member(Path(path), name, bytes(changed))
+
+
+@functools.cache
+def members_of(path: str) -> dict[str, bytes]:
+    from recording_files import unpack
+
+    return unpack(Path(path))
 
 
 def case_damage(path, directory, how, seed, count, instructions):
