@@ -51,8 +51,8 @@ class Panda(
             first serial port; enables the serial console.
         serial_kwargs: more arguments for the console, see
             :class:`pandalite.expect.Expect`.
-        os_version: name of the guest's system, see :meth:`set_os_name`. Nothing depends
-            on it.
+        os_version: name of the guest's system, like ``"linux-64-debian:6.1"``; its last
+            part names the group of a kernel's profile, see :meth:`set_os_name`.
         qcow: path of a qcow2 disk image.
         os: kind of operating system, a word.
         generic: name of a guest of the catalogue (:mod:`pandalite.qcows`); sets
@@ -188,6 +188,7 @@ class Panda(
     ) -> None:
         self.libpanda = loader.load(self.arch_name, libpanda_path)
         self.libpanda_path = str(self.libpanda.path)
+        self._tell_os_name()
         self._env_struct = loader.env_struct(self.arch_name)
         cpu = ctypes.addressof(self.libpanda.panda_get_cpu().contents)
         tb = ctypes.addressof(self.libpanda.panda_get_tb().contents)

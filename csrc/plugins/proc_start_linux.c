@@ -59,7 +59,7 @@ static void read_text(const Stack *s, uint64_t at, char *text)
 
 /* Pointers up to a NULL, and what they point to. */
 static bool read_texts(Stack *s, int *count, uint64_t *pointer,
-                       auxv_string *text, unsigned room)
+                       char (*text)[MAX_AUXV_STRING], unsigned room)
 {
     uint64_t value;
 
@@ -72,7 +72,7 @@ static bool read_texts(Stack *s, int *count, uint64_t *pointer,
         }
         if (*count < room) {
             pointer[*count] = value;
-            read_text(s, value, text[*count].text);
+            read_text(s, value, text[*count]);
         }
     }
     return false;
