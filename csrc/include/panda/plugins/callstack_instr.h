@@ -12,6 +12,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** How the stacks of threads are told from each other. */
 typedef enum stack_type {
     /** One for an address space. */
@@ -83,5 +85,7 @@ void panda_callstack_instr_callstack_enable_binary_tracking(void);
  * Never blocks.
  */
 void panda_callstack_instr_get_prog_point(PandaCPU *cpu, prog_point *point);
+
+PANDA_C_END
 
 #endif

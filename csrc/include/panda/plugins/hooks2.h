@@ -12,6 +12,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** Called at the start of a block; what it returns is not looked at. */
 typedef bool (*hooks2_func_t)(PandaCPU *cpu, PandaTB *tb, void *cb_data);
 
@@ -58,5 +60,7 @@ int panda_hooks2_enable_hooks2(int id);
 
 /** Let a hook act no more. PANDA_ERR_ARGUMENT if there is none. */
 int panda_hooks2_disable_hooks2(int id);
+
+PANDA_C_END
 
 #endif

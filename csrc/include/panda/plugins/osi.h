@@ -11,6 +11,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** A process, by the addresses of its structures. */
 typedef struct OsiProcHandle {
     target_ptr_t taskd;
@@ -282,5 +284,7 @@ void panda_osi_free_osiprochandle(OsiProcHandle *h);
 
 /** Free what get_current_thread() gave. */
 void panda_osi_free_osithread(OsiThread *t);
+
+PANDA_C_END
 
 #endif

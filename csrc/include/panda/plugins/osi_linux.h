@@ -10,6 +10,8 @@
 
 #include "panda/plugins/osi.h"
 
+PANDA_C_BEGIN
+
 /** Path of a file that a process has open, to be freed by free(); NULL. */
 char *panda_osi_linux_osi_linux_fd_to_filename(PandaCPU *cpu, OsiProc *p,
                                                int32_t fd);
@@ -48,5 +50,7 @@ int panda_osi_linux_osi_linux_virtual_memory_read(PandaCPU *cpu,
 int panda_osi_linux_osi_linux_virtual_memory_write(PandaCPU *cpu,
                                                    target_ptr_t addr,
                                                    uint8_t *buf, int len);
+
+PANDA_C_END
 
 #endif

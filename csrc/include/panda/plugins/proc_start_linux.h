@@ -9,6 +9,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** How many arguments, variables and bytes of each are kept. */
 #define MAX_NUM_ARGS 10
 #define MAX_NUM_ENV 20
@@ -61,5 +63,7 @@ typedef struct auxv_values {
  * The CPU is still in the kernel.
  */
 typedef void (*on_rec_auxv_t)(PandaCPU *cpu, PandaTB *tb, auxv_values *av);
+
+PANDA_C_END
 
 #endif
