@@ -2698,9 +2698,9 @@ class Library(NonblockingLibrary, Protocol):
 
         is_kernel: in the kernel's mode, else in user mode. procname: while a process of this short
         name runs; NULL: any. libname: in code mapped from a file with this in its path; NULL: any.
-        trace_start, trace_stop: from the first of these addresses on, up to the other; 0: always.
-        range_begin, range_end: blocks that start there, both included; 0 and 0: any. Negative
-        PandaStatus on failure.
+        trace_start, trace_stop: from when the first of these addresses is come to, and until the
+        other is, whose block is not of it; 0: always. range_begin, range_end: blocks that start
+        there, both included; 0 and 0: any. Negative PandaStatus on failure.
         """
 
     def panda_hooks2_enable_hooks2(self, id: int, /) -> int:
