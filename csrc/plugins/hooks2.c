@@ -346,11 +346,15 @@ static void listeners_changed(void)
     for (unsigned i = 0; i < ARRAY_SIZE(events); i++) {
         PandaOsListenerSpec spec = {
             .kind = events[i].kind, .function = events[i].function,
+            .missing = panda_plugin_misses, .context = (void *)"hooks2",
         };
         bool wanted = is_wanted(events[i].kind);
 
         if (wanted && events[i].number <= 0) {
             events[i].number = panda_os_events_add(&spec);
+            if (events[i].number < 0) {
+                panda_plugin_misses(panda_last_error(), spec.context);
+            }
         } else if (!wanted && events[i].number > 0) {
             panda_os_events_remove(events[i].number);
             events[i].number = 0;

@@ -4,6 +4,7 @@
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 #include "introspect/events.h"
+#include "panda/os_events.h"
 #include "plugins/osi.h"
 #include "plugins/plugins.h"
 
@@ -28,6 +29,11 @@ static void listeners_changed(void)
     }
     subscribed = wanted;
     if (wanted) {
+        const char *reason = panda_os_event_reason(PANDA_OS_SWITCH);
+
+        if (reason) {
+            panda_plugin_misses(reason, (void *)"osi");
+        }
         panda_os_subscribe(OS_EVENT_SWITCH, task_changed);
         panda_os_subscribe(OS_EVENT_EXEC, task_changed);
     } else {

@@ -35,6 +35,11 @@ const char *panda_plugin_name_of(const PandaPlugin *self)
     return self->name;
 }
 
+void panda_plugin_misses(const char *reason, void *name)
+{
+    fprintf(stderr, "[pandalite] plugin %s: %s\n", (const char *)name, reason);
+}
+
 panda_arg_list *panda_plugin_args(PandaPlugin *self)
 {
     return panda_get_args(self->name);

@@ -11,6 +11,7 @@
 #include "plugins/plugins.h"
 #include "plugins/ppp.h"
 #include "panda/os.h"
+#include "panda/os_events.h"
 #include "panda/plugins/proc_start_linux.h"
 
 #define MOST_WORDS 65536
@@ -217,6 +218,12 @@ static void listeners_changed(void)
 
 static bool init(PandaPlugin *self)
 {
+    const char *reason = panda_os_event_reason(PANDA_OS_START);
+
+    if (reason) {
+        panda_fail(PANDA_ERR_OS, "plugin proc_start_linux: %s", reason);
+        return false;
+    }
     panda_ppp_define(&on_rec_auxv);
     return true;
 }
