@@ -384,5 +384,6 @@ def case_ruins(arch: str, seed: int, rounds: int, folder: str) -> dict[str, Any]
 def test_ruins(arch: str, tmp_path: Path) -> None:
     rounds = 8 * TIMES
     out = run_case(case_ruins, arch, 5, rounds, str(tmp_path), timeout=120 * TIMES)
-    assert out["whole"] == rounds == out["ended"] + out["panics"]
+    # It may panic when a round has ended, and the run has not.
+    assert out["whole"] == rounds <= out["ended"] + out["panics"]
     assert out["panics"] > 0 and sum(out["lies"].values()) > 0
