@@ -445,6 +445,16 @@ def case_unknown_thread() -> dict[str, Any]:
         except IntrospectionError as error:
             out["stream"] = str(error)
         panda.stream("os", events=("signal",)).close()
+        out["names"] = []
+        for ask in (
+            lambda: panda.cb_before_block_exec(procname="cat")(lambda cpu, tb: None),
+            lambda: panda.counter("block", procname="cat"),
+            lambda: panda.stream("block", ("pc",), procname="cat"),
+        ):
+            try:
+                ask()
+            except IntrospectionError as error:
+                out["names"].append(str(error))
         for address, what in saved:
             panda.virtual_memory_write(cpu, address, what)
         panda.os.use_profile(None)
@@ -485,6 +495,8 @@ def test_the_thread_cannot_be_known() -> None:
     assert len(during) == 9
     for kind, text in during.items():
         assert f"'{kind}'" in text and "kernel stack" in text and "use_profile" in text, text
+    assert len(out["names"]) == 3
+    assert all("procname=cat" in text and "kernel stack" in text for text in out["names"])
     assert "'fork'" in out["stream"] and "kernel stack" in out["stream"]
     assert "plugin loaded: " in out["plugin"] and "kernel stack" in out["plugin"]
     assert not out.get("said")

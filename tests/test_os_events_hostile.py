@@ -42,7 +42,11 @@ FUNCTIONS = (
 )
 
 #: Where the kernel has its arguments.
-REGISTERS = {"x86_64": ("RDI", "RSI", "RDX", "RCX"), "i386": ("EAX", "EDX", "ECX")}
+REGISTERS = {
+    "x86_64": ("RDI", "RSI", "RDX", "RCX"),
+    "i386": ("EAX", "EDX", "ECX"),
+    "arm": ("R0", "R1", "R2"),
+}
 
 #: What leads from one structure to the next.
 POINTERS = {
@@ -127,7 +131,7 @@ class Liar:
             value = self.panda.arch.get_reg(cpu, register)
             # Of which kind the argument is does not matter.
             found.append((self.rng.choice(list(POINTERS)), value))
-            found.append(("file" if register in ("RSI", "EDX") else "task_struct", value))
+            found.append(("file" if register in ("RSI", "EDX", "R1") else "task_struct", value))
         for structure, address in list(found):
             for _ in range(5):
                 known = [p for p in POINTERS.get(structure, ()) if p in self.offsets[structure]]
@@ -336,7 +340,7 @@ def case_lies(arch: str, seed: int, wanted: int, folder: str) -> dict[str, Any]:
     return {**out, **hostile.result()}
 
 
-@pytest.mark.parametrize("arch", ["x86_64", "i386"])
+@pytest.mark.parametrize("arch", REGISTERS)
 def test_lies(arch: str, tmp_path: Path) -> None:
     wanted = 1000 * TIMES
     out = run_case(case_lies, arch, 11, wanted, str(tmp_path), timeout=180 * TIMES)
@@ -380,7 +384,7 @@ def case_ruins(arch: str, seed: int, rounds: int, folder: str) -> dict[str, Any]
     return {**out, **hostile.result()}
 
 
-@pytest.mark.parametrize("arch", ["x86_64", "i386"])
+@pytest.mark.parametrize("arch", REGISTERS)
 def test_ruins(arch: str, tmp_path: Path) -> None:
     rounds = 8 * TIMES
     out = run_case(case_ruins, arch, 5, rounds, str(tmp_path), timeout=120 * TIMES)

@@ -917,7 +917,8 @@ class Library(NonblockingLibrary, Protocol):
         """Give an owner a filter, for what it registers from now on.
 
         NULL takes it away. PANDA_ERR_ARGUMENT if the filter makes no sense, PANDA_ERR_STATE if
-        there are too many at a time (55).
+        there are too many at a time (55), PANDA_ERR_OS if it has a procname and the guest's kernel,
+        which is found, does not show which process runs.
         """
 
     def panda_flag_new(self, set: bool, /) -> int:
