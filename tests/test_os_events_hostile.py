@@ -371,6 +371,10 @@ def case_ruins(arch: str, seed: int, rounds: int, folder: str) -> dict[str, Any]
         liar.puts_back = False
         liar.wanted, liar.armed = 3, True
         panda.type_serial_cmd("; ".join(COMMANDS) + "\n")
+        end = time.monotonic() + 20
+        while not liar.cases and time.monotonic() < end:
+            time.sleep(0.05)
+        # What the guest makes of it; it may do nothing any more.
         time.sleep(0.4)
         out["ended"] += 1
         panda.end_analysis()
@@ -390,4 +394,4 @@ def test_ruins(arch: str, tmp_path: Path) -> None:
     out = run_case(case_ruins, arch, 5, rounds, str(tmp_path), timeout=120 * TIMES)
     # It may panic when a round has ended, and the run has not.
     assert out["whole"] == rounds <= out["ended"] + out["panics"]
-    assert out["panics"] > 0 and sum(out["lies"].values()) > 0
+    assert sum(out["lies"].values()) >= rounds
