@@ -109,8 +109,8 @@ PandaOsFamily panda_os_family(void);
  * Take the kernel's layout from a profile, PANDA's kernelinfo.conf: a GLib key
  * file with a group for each kernel.
  *
- * Without a group it is the one that panda_set_os_name() names, if there is such
- * a group, else the one whose name is the guest's kernel's. The profile is
+ * Without a group it is the one that panda_set_os_name() names, if there is
+ * such a group, else the one whose name is the guest's kernel's. The profile is
  * looked at when the kernel is looked for the next time, and checked against
  * memory; what does not fit is said by panda_os_attach(). What it does not have
  * is found as without one. NULL as path: no profile any more.
