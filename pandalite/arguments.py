@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from .errors import MachineError, UnsupportedFeatureError
 
@@ -84,6 +85,54 @@ def _cpu_count(value: str) -> int:
     for key in ("sockets", "dies", "clusters", "cores", "threads"):
         product *= counts.get(key, 1)
     return max(counts["cpus"], product)
+
+
+class PluginWords(NamedTuple):
+    """What the words of PANDA's command line ask for besides a machine."""
+
+    #: Words that are QEMU's.
+    rest: list[str]
+    #: Names or files of plugins, and their arguments.
+    plugins: list[tuple[str, list[str]]]
+    #: Name of the guest's system; None without one.
+    os_name: str | None
+
+
+def plugin_words(words: Sequence[str]) -> PluginWords:
+    """Take out PANDA's own options: ``-panda``, ``-panda-arg``, ``-panda-plugin``, ``-os``.
+
+    Raises:
+        ValueError: one of them has no value, or none that makes sense.
+    """
+    rest: list[str] = []
+    plugins: list[tuple[str, list[str]]] = []
+    given: dict[str, list[str]] = {}
+    os_name: str | None = None
+    left = iter(words)
+    for word in left:
+        name = word.lstrip("-") if word.startswith("-") else ""
+        if name not in ("panda", "panda-arg", "panda-plugin", "os"):
+            rest.append(word)
+            continue
+        value = next(left, "")
+        if not value:
+            raise ValueError(f"the option {word} needs a value")
+        if name == "os":
+            os_name = value
+        elif name == "panda-plugin":
+            plugins.append((value, []))
+        elif name == "panda-arg":
+            plugin, colon, argument = value.partition(":")
+            if not colon or not plugin or not argument:
+                raise ValueError(f"{word} {value}: give it as plugin:key=value")
+            given.setdefault(plugin, []).append(argument)
+        else:
+            for one in filter(None, value.split(";")):
+                plugin, _, more = one.partition(":")
+                plugins.append((plugin, [text for text in more.split(",") if text]))
+    return PluginWords(
+        rest, [(plugin, [*args, *given.get(plugin, [])]) for plugin, args in plugins], os_name
+    )
 
 
 def machine_arguments(

@@ -269,6 +269,8 @@ class Callbacks(PandaCore):
             CallbackSignatureError: the function takes other arguments.
             ValueError, TypeError: a filter makes no sense.
             StateError: there are too many filters (55).
+            IntrospectionError: with ``procname``, the guest's kernel is found and does not
+                show which process runs.
         """
         self._check_process()
         if not isinstance(function, CallbackFunction):

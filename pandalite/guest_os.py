@@ -446,7 +446,8 @@ class GuestOs:
 
         Args:
             path: the file.
-            group: the kernel's group; if none is given, that whose name is the kernel's.
+            group: the kernel's group; if none is given, that which ``Panda(os_version=)``
+                names, if there is one, else that whose name is the kernel's.
 
         Raises:
             ValueError: there is no such file or group.

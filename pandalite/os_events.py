@@ -8,6 +8,7 @@ gives stays true of the event.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from collections.abc import Callable
@@ -23,8 +24,10 @@ from .streams import OS_EVENTS as KINDS
 if TYPE_CHECKING:
     from .guest_os import GuestOs, Mapping, Process
 
-#: Most words and pairs that are read of a program's first stack.
+#: Most words, bytes of text and pairs that are read of a program's first stack. Linux
+#: gives a program 6 MB at most.
 _MOST_WORDS = 1 << 16
+_MOST_BYTES = 1 << 23
 _MOST_PAIRS = 64
 
 #: Names of the auxiliary vector's numbers (AT_...), without the prefix, in lower case.
@@ -81,7 +84,10 @@ class ExecEvent(OsEvent):
 
 @dataclass(frozen=True)
 class StartEvent(ExecEvent):
-    """``start``: the same moment, with all that the program is given."""
+    """``start``: the same moment, with all that the program is given.
+
+    As far as it can be read: a guest may have anything on a program's stack.
+    """
 
     argv: list[str]
     #: Its environment, in the order it is given.
@@ -381,11 +387,13 @@ def _text_at(process: Process, address: int) -> str:
 
 def _texts(process: Process, words: _Words) -> list[str]:
     found: list[str] = []
-    for _ in range(_MOST_WORDS):
+    size = 0
+    while len(found) < _MOST_WORDS and size < _MOST_BYTES:
         pointer = words.next()
         if not pointer:
             break
         found.append(_text_at(process, pointer))
+        size += len(found[-1])
     return found
 
 
@@ -393,21 +401,24 @@ def _first_stack(
     guest: GuestOs, process: Process
 ) -> tuple[list[str], list[str], dict[str | int, int]]:
     panda: Any = guest._panda
-    bounds = guest._bounds(process)
-    if bounds is None:
-        return [], [], {}
     size = panda.bits // 8
     order = panda.endianness
-    for width in (size, 4):
-        words = _Words(process, bounds.start_stack, width, order)
-        # A count; a program of 32 bits has a pointer behind it in the same word.
-        if 0 <= words.next() <= _MOST_WORDS:
-            break
-    argv, envp = _texts(process, words), _texts(process, words)
+    argv: list[str] = []
+    envp: list[str] = []
     auxv: dict[str | int, int] = {}
-    for _ in range(_MOST_PAIRS):
-        number, value = words.next(), words.next()
-        if not number:
-            break
-        auxv[AUXV.get(number, number)] = value
+    with contextlib.suppress(IntrospectionError):
+        bounds = guest._bounds(process)
+        if bounds is None:
+            return argv, envp, auxv
+        for width in (size, 4):
+            words = _Words(process, bounds.start_stack, width, order)
+            # A count; a program of 32 bits has a pointer behind it in the same word.
+            if 0 <= words.next() <= _MOST_WORDS:
+                break
+        argv, envp = _texts(process, words), _texts(process, words)
+        for _ in range(_MOST_PAIRS):
+            number, value = words.next(), words.next()
+            if not number:
+                break
+            auxv[AUXV.get(number, number)] = value
     return argv, envp, auxv

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from . import errors
+from . import errors, osi_provided
 from ._bindings.structs import PandaOpenFile, PandaTask
 from ._core import Cpu, PandaCore
+from .osi_types import OsiModule, OsiProc
 
 if TYPE_CHECKING:
     from .guest_os import GuestOs, Mapping
@@ -18,48 +20,12 @@ _NAMES = re.compile(
 )
 
 
-class OsiProc(PandaTask):
-    """A process, with the fields of PANDA's ``OsiProc`` and those of ``PandaTask``.
-
-    ``pid`` and ``ppid`` are those the guest's user sees, ``name`` is bytes, ``asid`` is
-    what ``panda.current_asid(cpu)`` says while it runs, 0 if unknown.
-    """
-
-    __slots__ = ()
-
-    @property
-    def taskd(self) -> int:
-        """Address of its task_struct."""
-        return self.task
-
-    @property
-    def pages(self) -> None:
-        """Always None, as in PANDA."""
-        return None
-
-    def __repr__(self) -> str:
-        return f"<OsiProc {self.pid} {self.name!r}>"
-
-
-class OsiModule(NamedTuple):
-    """A mapping, with the fields of PANDA's ``OsiModule``."""
-
-    #: Address of its vm_area_struct.
-    modd: int
-    base: int
-    size: int
-    #: Path of its file; None without one.
-    file: Any
-    #: Last part of the path; ``[heap]``, ``[stack]`` or ``[???]`` without a file.
-    name: Any
-    #: Where in its file it begins, in bytes.
-    offset: int
-    #: The kernel's flags (vm_flags).
-    flags: int
-
-
 class Osi(PandaCore):
-    """The part of Panda that asks the guest's operating system."""
+    """The part of Panda that asks the guest's operating system.
+
+    PyPANDA's functions ask plugins that answer instead of the core, if there are any
+    (PPP callbacks ``on_get_...`` of ``osi``); ``panda.os`` is always the core's.
+    """
 
     _guest_os: GuestOs | None = None
     _os_name: str | None = None
@@ -74,7 +40,11 @@ class Osi(PandaCore):
         return self._guest_os
 
     def set_os_name(self, os_name: str) -> None:
-        """Name the guest's system, like ``"linux-64-debian:6.1"``. Nothing depends on it.
+        """Name the guest's system, like ``"linux-64-debian:6.1"``.
+
+        Its last part is the group of a profile (``kernelinfo.conf``) that is taken if no
+        other is named, see :meth:`pandalite.guest_os.GuestOs.use_profile`. Nothing else
+        depends on it.
 
         Raises:
             ValueError: it is not of the form PANDA has.
@@ -87,6 +57,12 @@ class Osi(PandaCore):
         self._os_name = os_name
         if self._guest_os is not None:
             self._guest_os.name = os_name
+        self._tell_os_name()
+
+    def _tell_os_name(self) -> None:
+        """The core has the name too, once it is loaded; its plugins ask for it."""
+        if hasattr(self, "libpanda"):
+            self.libpanda.panda_set_os_name(os.fsencode(self._os_name or ""))
 
     def get_os_family(self) -> str:
         """``OS_LINUX``, ``OS_WINDOWS``, ``OS_FREEBSD`` or ``OS_UNKNOWN``, by the name given."""
@@ -109,12 +85,14 @@ class Osi(PandaCore):
 
     def get_current_process(self, cpu: Cpu) -> OsiProc | None:
         """The process that runs; None if it is not known (C: ``panda_os_current``)."""
+        if self.libpanda.fast.panda_osi_is_provided():
+            return osi_provided.current_process(self.libpanda, cpu)
         process = OsiProc()
         return process if self.libpanda.fast.panda_os_current(process) >= 0 else None
 
     def get_process_name(self, cpu: Cpu) -> str | None:
         """Short name of the process that runs; None if it is not known."""
-        task = self._current_task()
+        task = self._current_task(cpu)
         return None if task is None else task.name.decode(errors="surrogateescape")
 
     def get_processes(self, cpu: Cpu) -> list[OsiProc]:
@@ -123,6 +101,8 @@ class Osi(PandaCore):
         Raises:
             IntrospectionError: the guest's kernel is not found (yet).
         """
+        if self.libpanda.fast.panda_osi_is_provided():
+            return osi_provided.processes(self.libpanda, cpu)
         return self.os._list(OsiProc, self.libpanda.panda_os_processes, 128)
 
     def get_processes_dict(self, cpu: Cpu) -> dict[int, dict[str, Any]]:
@@ -147,7 +127,10 @@ class Osi(PandaCore):
 
     # --- what the current one has ---
 
-    def _current_task(self) -> PandaTask | None:
+    def _current_task(self, cpu: Cpu | None = None) -> PandaTask | None:
+        """The thread that runs; with a cpu, whoever answers for it."""
+        if cpu is not None and self.libpanda.fast.panda_osi_is_provided():
+            return osi_provided.current_process(self.libpanda, cpu)
         task = PandaTask()
         return task if self.libpanda.fast.panda_os_current(task) >= 0 else None
 
@@ -156,6 +139,8 @@ class Osi(PandaCore):
 
         ``file`` and ``name`` are bytes.
         """
+        if self.libpanda.fast.panda_osi_is_provided():
+            return osi_provided.mappings(self.libpanda, cpu)
         task = self._current_task()
         if task is None or not task.mm:
             return []
@@ -169,13 +154,15 @@ class Osi(PandaCore):
 
         ``file`` and ``name`` are strings (C: ``panda_os_mapping_at``).
         """
+        if self.libpanda.fast.panda_osi_is_provided():
+            return osi_provided.mapping_by_addr(self.libpanda, cpu, addr)
         task = self._current_task()
         m = None if task is None else self.os._mapping_at(self.os._process(task), addr)
         return None if m is None else _module(m, m.path)
 
     def get_file_name(self, cpu: Cpu, fd: int) -> bytes | None:
         """Path of a file the current process has open; None if it has none of that number."""
-        task = self._current_task()
+        task = self._current_task(cpu)
         file = PandaOpenFile()
         if task is None or not -(1 << 31) <= fd < 1 << 31:
             return None

@@ -51,15 +51,17 @@ class Panda(
             first serial port; enables the serial console.
         serial_kwargs: more arguments for the console, see
             :class:`pandalite.expect.Expect`.
-        os_version: name of the guest's system, see :meth:`set_os_name`. Nothing depends
-            on it.
+        os_version: name of the guest's system, like ``"linux-64-debian:6.1"``; its last
+            part names the group of a kernel's profile, see :meth:`set_os_name`.
         qcow: path of a qcow2 disk image.
         os: kind of operating system, a word.
         generic: name of a guest of the catalogue (:mod:`pandalite.qcows`); sets
             arch, mem, qcow, expect_prompt and more.
         raw_monitor: with ``-nographic`` in extra_args, QEMU's monitor has the
             terminal.
-        extra_args: more QEMU options, a string or a list of words.
+        extra_args: more QEMU options, a string or a list of words; PANDA's ``-panda
+            name:key=value,...;name``, ``-panda-arg name:key=value``, ``-panda-plugin file``
+            (plugins of the first run) and ``-os name`` too.
         catch_exceptions: exceptions in callbacks and queued functions end the
             run and are raised by :meth:`run`; False only prints them.
         libpanda_path: core library to use instead of the installed one.
@@ -107,6 +109,9 @@ class Panda(
             expect_prompt = expect_prompt or image.prompt
             self.cdrom = image.cdrom
             words = [*words, *arguments.split_extra_args(image.extra_args)]
+        words, plugins, os_name = arguments.plugin_words(words)
+        if os_name is not None:
+            self.set_os_name(os_name)
         arguments.check_words(words)
 
         known = loader.architecture(arch)
@@ -137,6 +142,8 @@ class Panda(
             self._claim_process()
             try:
                 self._load(libpanda_path, plugin_path)
+                for name, args in plugins:
+                    self.load_plugin(name, args)
             except BaseException:
                 _release_process(self)
                 raise
@@ -188,6 +195,7 @@ class Panda(
     ) -> None:
         self.libpanda = loader.load(self.arch_name, libpanda_path)
         self.libpanda_path = str(self.libpanda.path)
+        self._tell_os_name()
         self._env_struct = loader.env_struct(self.arch_name)
         cpu = ctypes.addressof(self.libpanda.panda_get_cpu().contents)
         tb = ctypes.addressof(self.libpanda.panda_get_tb().contents)

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from ._bindings.enums import PandaStatus, PandaStreamField, PandaStreamKind
 from ._bindings.structs import PandaBatch, PandaStreamSpec, PandaStreamStats
 from ._core import PandaCore
-from .errors import StateError
+from .errors import IntrospectionError, StateError
 from .filters import filter_of
 from .utils import Closing, warn
 
@@ -428,6 +428,7 @@ class Streams(PandaCore):
             ValueError, TypeError: an argument makes no sense.
             StateError: there are too many streams, counters and filters (55).
             OSError: the file cannot be made.
+            IntrospectionError: the guest's kernel is found and does not show one of events.
         """
         self._check_process()
         names = _fields(kind, fields)
@@ -455,6 +456,8 @@ class Streams(PandaCore):
         spec.batches = _positive("batches", batches)
         spec.drop = when_full == "drop"
         spec.accesses = _ACCESSES[access] if kind != "os" else _os_events(events)
+        if events is not None:
+            self._check_os_events(spec.accesses)
         file = None if to_file is None else _RecordFile(Path(to_file))
         handle = self.libpanda.panda_stream_open(spec, wanted)
         if not handle:
@@ -470,6 +473,13 @@ class Streams(PandaCore):
         if on_batch is not None:
             stream._start(on_batch, file)
         return stream
+
+    def _check_os_events(self, wanted: int) -> None:
+        """Those that are asked for by name have to be there, as far as that is known."""
+        for number in range(wanted.bit_length()):
+            reason = self.libpanda.panda_os_event_reason(number) if wanted >> number & 1 else None
+            if reason is not None:
+                raise IntrospectionError(reason.decode(errors="replace"))
 
     def _end_streams(self, at_rest: bool) -> None:
         """The run is over: readers get the rest, then the end."""

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
 from pandalite.errors import IntrospectionError
+
+#: How many times as many cases as usual: TESTS_HOSTILE=50 makes some hundred tens of thousands.
+TIMES = int(os.environ.get("TESTS_HOSTILE", "1"))
 
 
 class Tally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections import Counter
 from typing import Any
 
@@ -120,3 +121,57 @@ def test_linux(arch: str, kind: str) -> None:
         assert count[f"{mode} right"] == count[mode]
     assert count["deepest"] > 10
     assert 0.9 < count["returns"] / count["calls"] < 1.05
+
+
+def case_binaries(arch: str) -> dict[str, Any]:
+    panda = boot(arch)
+    out: dict[str, Any] = {"user": Counter(), "kernel": Counter(), "wrong": []}
+    seen = Counter[str]()
+
+    def work() -> None:
+        plugin = panda.plugins["callstack_instr"]
+        plugin.callstack_enable_binary_tracking()
+
+        def binaries(n: int, cpu: Any) -> list[str]:
+            libs = (ctypes.c_char_p * n)()
+            found = plugin.get_binaries(libs, n, cpu)
+            return [text.decode() for text in libs[:found] if text is not None]
+
+        @panda.ppp("callstack_instr", "on_call")
+        def called(cpu: Any, address: int) -> None:
+            if panda.get_process_name(cpu) != "ls":
+                return
+            mode = "kernel" if panda.in_kernel(cpu) else "user"
+            seen[mode] += 1
+            if seen[mode] % 50:
+                return
+            names = binaries(16, cpu)
+            frames = panda.callstack(cpu, 16)
+            out[mode].update(names)
+            if len(names) != len([c for c in panda.callstack_callers(16, cpu) if c]):
+                out["wrong"].append([len(names), panda.callstack_callers(16, cpu)])
+            for frame, name in zip(frames, names):
+                # What a symbol is in is found in another way.
+                path = getattr(frame.caller_symbol, "path", None) if mode == "user" else None
+                if path and path != name:
+                    out["wrong"].append([path, name])
+
+        panda.run_serial_cmd("ls -l / /etc", timeout=60)
+        panda.disable_ppp("called")
+        out["outside"] = binaries(4, panda.cpu)
+        out["modules"] = panda.run_serial_cmd("cut -d' ' -f1 /proc/modules").split()
+
+    in_guest(panda, work)
+    return {**out, "counts": dict(seen)}
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "arm"])
+def test_binaries(arch: str) -> None:
+    out = run_case(case_binaries, arch)
+    assert out["wrong"] == [] and out["outside"] == []
+    user = out["user"]
+    assert any(name.endswith("libc.so.6") for name in user), user
+    assert any(re.search("/(ls|busybox-shared)$", name) for name in user), user
+    assert "[???]" not in user
+    assert out["kernel"]["[kernel]"] > 20
+    assert set(out["kernel"]) <= {"[kernel]", *out["modules"]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -203,3 +204,69 @@ def test_tool(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "no-such-guest" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def case_named(folder: str) -> dict[str, Any]:
+    """Panda(os_version=) names the group that is taken."""
+    panda = boot("x86_64", os_version="linux-64-my:own")
+    out: dict[str, Any] = {}
+    os.chdir(folder)
+
+    def sources() -> list[str]:
+        return sorted({source for _, source in _offsets(panda).values()})
+
+    def refusal(function: Any) -> str:
+        try:
+            return repr(function())
+        except (IntrospectionError, PluginError) as error:
+            return f"{type(error).__name__}: {error}"
+
+    def loaded(**args: str) -> list[str] | str:
+        said = refusal(lambda: panda.load_plugin("osi_linux", args))
+        found = sources()
+        if "osi_linux" in panda.plugins:
+            panda.unload_plugin("osi_linux")
+        return found if said == "None" else said
+
+    def look(cpu: Any) -> None:
+        out["without a file"] = [loaded(), loaded(kconf_group="my:own")]
+        text, other = panda.os.profile(), panda.os.profile("my:own")
+        # That of the kernel's release is wrong.
+        wrong = re.sub(r"task\.mm_offset=(\d+)", "task.mm_offset=8", text)
+        Path("kernelinfo.conf").write_text(wrong + "\n" + other)
+        panda.os.use_profile("kernelinfo.conf")
+        out["named"] = sources()
+        panda.os.use_profile(None)
+        out["plugin"] = [loaded(), loaded(kconf_group="my:own"), loaded(kconf_group="other")]
+        names = (panda.libpanda.panda_os_name(), panda.libpanda.panda_os_variant())
+        out["names"] = [name.decode() for name in names]
+        out["family"] = panda.libpanda.panda_os_family()
+        panda.set_os_name("linux_64_nothing")
+        out["unnamed"] = loaded()
+        panda.os.use_profile("kernelinfo.conf")
+        out["by release"] = refusal(panda.os.processes)
+        panda.os.use_profile(None)
+        status = [panda.libpanda.panda_set_os_name(n) for n in (b"linux", b"os-64-x", b"linux-64-")]
+        out["refused"] = [s < 0 for s in status]
+        out["kept"] = panda.libpanda.panda_os_variant().decode()
+
+    def work() -> dict[str, Any]:
+        panda.run_serial_cmd("true")
+        at_rest(panda, look)
+        return out
+
+    return in_guest(panda, work)
+
+
+def test_groups_named_by_the_system(tmp_path: Path) -> None:
+    out = run_case(case_named, str(tmp_path))
+    assert out["without a file"][0] == ["BTF"]
+    assert "kconf_group needs kconf_file" in out["without a file"][1]
+    assert out["named"] == ["profile"]
+    assert out["plugin"][:2] == [["profile"], ["profile"]]
+    assert out["plugin"][2].startswith("PluginError: ") and "no group 'other'" in out["plugin"][2]
+    assert out["names"] == ["linux-64-my:own", "my:own"] and out["family"] == 2
+    assert out["unnamed"] == ["BTF"]
+    assert out["by release"].startswith("IntrospectionError: ")
+    assert "task.mm_offset" in out["by release"]
+    assert out["refused"] == [True, True, True] and out["kept"] == "nothing"

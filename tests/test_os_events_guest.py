@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from guest import boot, in_guest, run_case
+from test_os_guest import at_rest
 
-from pandalite.errors import IntrospectionError
+from pandalite.errors import IntrospectionError, PluginError
+from pandalite.os_events import KINDS
 
 #: Kernels with type information and without, that pass arguments in different registers.
 #: The others: tests/linux_os_events.py.
@@ -389,6 +391,118 @@ def test_events_that_cannot_be_had() -> None:
         assert "table of symbols was not" in out[key]
 
 
+#: At the end of each kernel stack.
+_MAGIC = 0x57AC6E9D
+
+
+def hide_stacks(panda: Any, cpu: Any) -> list[tuple[int, bytes]]:
+    """Make the kernel's stacks look like anything else; what was there before."""
+    report = panda.os.report()
+    match = re.search(r"^task_struct\.stack: (\d+) \(inferred", report, re.MULTILINE)
+    assert match, report
+    magic = _MAGIC.to_bytes(4, "little")
+    saved = []
+    for task in panda.os.threads():
+        stack = int.from_bytes(
+            panda.virtual_memory_read(cpu, task.task + int(match[1]), 4), "little"
+        )
+        at = stack + bytes(panda.virtual_memory_read(cpu, stack, 1024)).index(magic)
+        saved.append((at, magic))
+        panda.virtual_memory_write(cpu, at, bytes(4))
+    return saved
+
+
+def case_unknown_thread() -> dict[str, Any]:
+    """A kernel without type information whose stacks cannot be made out: who runs?"""
+    panda = boot("i386")
+    out: dict[str, Any] = {}
+
+    def refused(kind: str) -> str:
+        try:
+            panda.os.on(kind, name=kind)(lambda event: None)
+        except IntrospectionError as error:
+            return str(error)
+        panda.os.off(kind)
+        return "accepted"
+
+    def refusals() -> dict[str, str]:
+        return {kind: refused(kind) for kind in KINDS}
+
+    def look(cpu: Any) -> None:
+        out["before"] = refusals()
+        saved = hide_stacks(panda, cpu)
+        # It is found anew, and less of it.
+        panda.os.use_profile(None)
+        out["unknown"] = [panda.os.current is None, panda.get_process_name(cpu) is None]
+        out["known"] = len(panda.os.processes())
+        out["during"] = refusals()
+        try:
+            panda.load_plugin("loaded")
+        except PluginError as error:
+            out["plugin"] = str(error)
+        try:
+            panda.stream("os", events=("signal", "fork"))
+        except IntrospectionError as error:
+            out["stream"] = str(error)
+        panda.stream("os", events=("signal",)).close()
+        out["names"] = []
+        for ask in (
+            lambda: panda.cb_before_block_exec(procname="cat")(lambda cpu, tb: None),
+            lambda: panda.counter("block", procname="cat"),
+            lambda: panda.stream("block", ("pc",), procname="cat"),
+        ):
+            try:
+                ask()
+            except IntrospectionError as error:
+                out["names"].append(str(error))
+        for address, what in saved:
+            panda.virtual_memory_write(cpu, address, what)
+        panda.os.use_profile(None)
+        out["name"] = panda.get_process_name(cpu)
+        out["after"] = refusals()
+
+    @panda.queue_blocking
+    def work() -> None:
+        panda.revert_sync("root")
+        panda.run_serial_cmd("true")
+        at_rest(panda, look)
+
+        def again(cpu: Any) -> None:
+            hide_stacks(panda, cpu)
+            panda.os.use_profile(None)
+            # The kernel is not found at this moment: what it shows is not known.
+            panda.os.on("exec", name="waits")(lambda event: None)
+            panda.exit_cpu_loop()
+
+        at_rest(panda, again)
+        out["said"] = panda.run_serial_cmd("sleep 5; cat /etc/hostname", timeout=60)
+
+    try:
+        panda.run()
+    except IntrospectionError as error:
+        out["run"] = str(error)
+    return out
+
+
+def test_the_thread_cannot_be_known() -> None:
+    out = run_case(case_unknown_thread)
+    accepted = dict.fromkeys(KINDS, "accepted")
+    assert out["before"] == accepted and out["after"] == accepted
+    assert out["unknown"] == [True, True] and out["known"] > 20 and out["name"]
+    during = out["during"]
+    # Of a signal it is known who gets it.
+    assert during.pop("signal") == "accepted"
+    assert len(during) == 9
+    for kind, text in during.items():
+        assert f"'{kind}'" in text and "kernel stack" in text and "use_profile" in text, text
+    assert len(out["names"]) == 3
+    assert all("procname=cat" in text and "kernel stack" in text for text in out["names"])
+    assert "'fork'" in out["stream"] and "kernel stack" in out["stream"]
+    assert "plugin loaded: " in out["plugin"] and "kernel stack" in out["plugin"]
+    assert not out.get("said")
+    assert "'exec'" in out["run"] and "kernel stack" in out["run"]
+
+
 def case_stream(arch: str, folder: str) -> dict[str, Any]:
     """The events of some commands, in the recording and in its replay."""
     panda = boot(arch)
@@ -428,7 +542,7 @@ def case_stream(arch: str, folder: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("arch", ARCHES)
 def test_streams_and_replays(arch: str, tmp_path: Path) -> None:
-    from pandalite.os_events import KINDS, name_of
+    from pandalite.os_events import name_of
 
     out = run_case(case_stream, arch, str(tmp_path), timeout=300)
     live, replayed = out["live"], out["replayed"]

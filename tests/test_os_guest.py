@@ -488,9 +488,9 @@ def case_events() -> dict[str, Any]:
     def on_rec_auxv(cpu: Any, tb: Any, av: Any) -> None:
         out["starts"].append(
             {
-                "argv": [bytes(a.text).decode() for a in av.argv[: av.argc]],
+                "argv": [a.value.decode() for a in av.argv[: av.argc]],
                 "envc": av.envc,
-                "env": [bytes(a.text).decode() for a in av.envp[: min(av.envc, 20)]],
+                "env": [a.value.decode() for a in av.envp[: min(av.envc, 20)]],
                 "execfn": av.execfn.decode(),
                 "entry": av.entry,
                 "pagesz": av.pagesz,

@@ -190,3 +190,71 @@ def test_lists(arch: str, tmp_path: Path) -> None:
     )
     assert out["python"][0] is True and out["python"][2] == 1
     assert out["null"] == 0
+
+
+def case_linux_functions(arch: str) -> dict[str, Any]:
+    """osi_linux: struct file, dentry, and memory by the kernel's own tables."""
+    panda = boot(arch)
+    out: dict[str, Any] = {}
+
+    def look(cpu: Any) -> None:
+        plugin = panda.plugins["osi_linux"]
+        current = panda.os.current
+        (six,) = (f for f in current.files() if f.fd == 6)
+        nowhere = (1 << 64) - 1
+        file = plugin.ext_get_file_struct_ptr(cpu, current.task, 6)
+        dentry = plugin.ext_get_file_dentry(cpu, file)
+        out["file"] = [file == six.file, plugin.ext_get_file_struct_ptr(cpu, current.task, 99)]
+        out["dentry"] = [dentry >= panda.os.symbol("_stext").address & 0xC0000000,
+                         plugin.ext_get_file_dentry(cpu, 8)]  # fmt: skip
+        stack = next(m for m in current.mappings() if m.path == "[stack]").end - 16
+        kernel = current.task
+        buf = (ctypes.c_uint8 * 8192)()
+        out["read"] = plugin.osi_linux_virtual_memory_read(cpu, kernel, buf, len(buf))
+        out["name"] = b"sh\0" in bytes(buf)
+        physical = plugin.walk_page_table(cpu, kernel)
+        out["same"] = bytes(panda.physical_memory_read(physical, 16)) == bytes(buf[:16])
+        physical = plugin.walk_page_table(cpu, stack)
+        out["stack"] = [
+            physical == plugin.osi_linux_virt_to_phys(cpu, stack) == panda.virt_to_phys(cpu, stack),
+            panda.in_kernel(cpu),
+        ]
+        old = bytes(panda.physical_memory_read(physical, 8))
+        text = (ctypes.c_uint8 * 8)(*b"by walk!")
+        out["write"] = plugin.osi_linux_virtual_memory_write(cpu, stack, text, 8)
+        out["written"] = bytes(panda.virtual_memory_read(cpu, stack, 8)).decode()
+        panda.physical_memory_write(physical, old)
+        out["none"] = [
+            plugin.walk_page_table(cpu, 64) == nowhere,
+            plugin.osi_linux_virt_to_phys(cpu, 64) == nowhere,
+            plugin.osi_linux_virtual_memory_read(cpu, 64, buf, 8) < 0,
+            plugin.osi_linux_virtual_memory_write(cpu, 64, buf, 8) < 0,
+            plugin.osi_linux_virtual_memory_read(cpu, stack, buf, -1) < 0,
+        ]
+
+    def work() -> dict[str, Any]:
+        panda.load_plugin("osi_linux")
+        done: list[bool] = []
+
+        @panda.cb_before_block_exec(name="user", procname="sh", kernel=False)
+        def user(cpu: Any, tb: Any) -> None:
+            if not done and any(f.fd == 6 for f in panda.os.current.files()):
+                done.append(True)
+                look(cpu)
+
+        panda.run_serial_cmd("sh -c 'while read -r x; do :; done <&6' 6</etc/passwd")
+        assert done
+        return out
+
+    return in_guest(panda, work)
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "i386", "arm"])
+def test_linux_functions(arch: str) -> None:
+    out = run_case(case_linux_functions, arch)
+    assert out["file"] == [True, 0] and out["dentry"] == [True, 0]
+    assert out["read"] == 0 and out["name"] and out["same"]
+    # While a program runs: the CPU would show no memory of the kernel.
+    assert out["stack"] == [True, False]
+    assert out["write"] == 0 and out["written"] == "by walk!"
+    assert out["none"] == [True] * 5

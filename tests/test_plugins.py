@@ -327,6 +327,113 @@ def test_config() -> None:
     assert done.stdout.split() == config.cflags()
 
 
+def case_command_line(folder: str) -> dict[str, Any]:
+    """PANDA's own options, among QEMU's."""
+    os.chdir(folder)
+    words = ["-M", "configurable", "-panda", "callcount:every=5,verbose=yes;hypercaller",
+             "-panda-arg", "coverage:filename=c.csv", "-os", "linux-64-my:own", "-panda",
+             "coverage:mode=edge,full", "-panda-plugin", f"{folder}/panda_noted.so"]  # fmt: skip
+    panda = Panda("x86_64", mem="0", extra_args=words, plugin_path=folder)
+    noted = panda.plugins["noted"]
+    out = {
+        "loaded": list(panda.plugins),
+        "files": sorted(path.name for path in Path(folder).glob("*.csv")),
+        "os": [str(panda.os), panda.get_os_family(), noted.family()],
+        "words": panda._extra_words,
+        "inits": [noted.count(0), noted.count(1)],
+        "help": [],
+    }
+    panda.unload_plugins()
+    for name in ("coverage", "callcount", "hooks", "noted"):
+        try:
+            panda.load_plugin(name, ["help"])
+        except PluginError as error:
+            out["help"].append(str(error))
+    # What has begun its work with an argument that is none ends it.
+    try:
+        panda.load_plugin("noted", ["n=none"])
+    except PluginError as error:
+        out["help"].append(str(error))
+    out["after"] = [list(panda.plugins), noted.count(0), noted.count(1)]
+    return out
+
+
+NOTED = """
+#include "panda/plugin.h"
+
+static int counts[2];
+
+PANDA_EXPORT int count(int what);
+int count(int what)
+{
+    return counts[what];
+}
+
+PANDA_EXPORT int family(void);
+int family(void)
+{
+    return panda_os_familyno == OS_LINUX;
+}
+
+bool init_plugin(void *self)
+{
+    panda_arg_list *args = panda_get_args("noted");
+
+    (void)self;
+    panda_parse_uint32(args, "n", 7);
+    panda_free_args(args);
+    counts[0]++;
+    return true;
+}
+
+void uninit_plugin(void *self)
+{
+    (void)self;
+    counts[1]++;
+}
+"""
+
+
+def test_command_line(tmp_path: Path) -> None:
+    plugins(tmp_path)
+    build(NOTED, tmp_path, "noted")
+    out = run_case(case_command_line, str(tmp_path))
+    assert out["loaded"] == ["callcount", "hypercaller", "coverage", "noted"]
+    assert out["files"] == ["c.csv"]
+    assert out["os"] == ["linux-64-my:own", "OS_LINUX", 1]
+    assert out["words"] == ["-M", "configurable"]
+    assert out["inits"] == [1, 0]
+    coverage, callcount, hooks, noted, wrong = out["help"]
+    assert coverage.startswith(
+        "plugin coverage has the arguments\n  filename (a text, coverage.csv)"
+    )
+    assert "\n  full (yes or no, no): each time a block runs" in coverage
+    assert callcount.splitlines()[1:] == [
+        "  every (a number, 1000000): blocks between callbacks",
+        "  verbose (yes or no, no): print the counts at the end",
+    ]
+    assert hooks == "plugin hooks has no arguments"
+    assert noted == "plugin noted has the arguments\n  n (a number, 7)"
+    assert wrong == "plugin noted: argument n=none is not a number of 32 bits"
+    # Begun and ended: with its words, for help, with the wrong argument.
+    assert out["after"] == [[], 3, 3]
+
+
+@pytest.mark.parametrize(
+    "words", [["-panda"], ["-panda-arg", "coverage"], ["-os", "unheard"], ["-panda", "nonsense"]]
+)
+def test_command_lines_that_make_no_sense(words: list[str]) -> None:
+    assert "ValueError" in run_case(case_refused, words)
+
+
+def case_refused(words: list[str]) -> str:
+    try:
+        Panda("x86_64", mem="0", extra_args=["-M", "configurable", *words])
+    except ValueError as error:
+        return f"{type(error).__name__}: {error}"
+    return "accepted"
+
+
 def case_builtin(folder: str) -> dict[str, str]:
     panda = Panda("x86_64", mem="0", extra_args="-M configurable")
     found = panda.builtin_plugins()

@@ -124,10 +124,13 @@ uint64_t panda_arch_os_stack_size(void)
 }
 
 static bool (*is_a_task)(uint64_t address);
+/* This kernel keeps it in a register; if not, it was looked for in there. */
+static bool has_seen_register, has_looked;
 
 void panda_arch_os_prepare(CPUState *cs, bool (*is_task)(uint64_t address))
 {
     is_a_task = is_task;
+    has_seen_register = has_looked = false;
 }
 
 /*
@@ -138,8 +141,12 @@ void panda_arch_os_prepare(CPUState *cs, bool (*is_task)(uint64_t address))
 static bool task_in_register(CPUARMState *env, uint64_t *value)
 {
     *value = (uint32_t)A32_BANKED_CURRENT_REG_GET(env, tpidruro);
-    return arm_current_el(env) && os_is_kernel(*value) && is_a_task
-        && is_a_task(*value);
+    if (arm_current_el(env) && os_is_kernel(*value) && is_a_task
+        && is_a_task(*value)) {
+        has_seen_register = true;
+        return true;
+    }
+    return false;
 }
 
 OsClue panda_arch_os_current(CPUState *cs, uint64_t *value)
@@ -167,4 +174,18 @@ OsClue panda_arch_os_current(CPUState *cs, uint64_t *value)
         *value = env->sp_el[1] - 1;
     }
     return OS_CLUE_STACK;
+}
+
+const char *panda_arch_os_current_lacks(CPUState *cs, bool knows_stacks)
+{
+    CPUARMState *env = cpu_env(cs);
+    uint64_t task;
+
+    /* A register has it in the kernel; of 32 bits, of some kernels. */
+    if (knows_stacks || is_64(env) || task_in_register(env, &task)
+        || has_seen_register) {
+        return NULL;
+    }
+    has_looked |= arm_current_el(env) != 0;
+    return has_looked ? OS_LACKS_STACKS : NULL;
 }

@@ -140,3 +140,11 @@ OsClue panda_arch_os_current(CPUState *cs, uint64_t *value)
     *value -= 1;
     return os_is_kernel(*value) ? OS_CLUE_STACK : OS_CLUE_NONE;
 }
+
+const char *panda_arch_os_current_lacks(CPUState *cs, bool knows_stacks)
+{
+    if (!kernelsp) {
+        return "where it keeps the stack of the thread that runs (kernelsp)";
+    }
+    return knows_stacks ? NULL : OS_LACKS_STACKS;
+}

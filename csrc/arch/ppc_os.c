@@ -192,3 +192,9 @@ OsClue panda_arch_os_current(CPUState *cs, uint64_t *value)
     *value = (uint32_t)cpu_env(cs)->spr[SPR_SPRG3] + KERNEL_32;
     return OS_CLUE_INSIDE;
 }
+
+const char *panda_arch_os_current_lacks(CPUState *cs, bool knows_stacks)
+{
+    return os_memory.word != 8 || paca_current
+        ? NULL : "where its data of a CPU (the PACA) has the running task";
+}

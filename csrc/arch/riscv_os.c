@@ -93,3 +93,9 @@ OsClue panda_arch_os_current(CPUState *cs, uint64_t *value)
     *value = env->sscratch ? env->sscratch : env->gpr[TP];
     return os_is_kernel(*value) ? OS_CLUE_TASK : OS_CLUE_NONE;
 }
+
+const char *panda_arch_os_current_lacks(CPUState *cs, bool knows_stacks)
+{
+    /* A register has it. */
+    return NULL;
+}

@@ -115,6 +115,15 @@ void panda_arch_os_prepare(CPUState *cs, bool (*is_task)(uint64_t address))
         || os_symbol("current_task", &percpu_current);
 }
 
+const char *panda_arch_os_current_lacks(CPUState *cs, bool knows_stacks)
+{
+    if (TARGET_LONG_BITS == 64 && has_percpu_current
+        && os_memory.word == 8) {
+        return NULL;
+    }
+    return knows_stacks ? NULL : OS_LACKS_STACKS;
+}
+
 #ifdef TARGET_X86_64
 OsClue panda_arch_os_current(CPUState *cs, uint64_t *value)
 {

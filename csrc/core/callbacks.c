@@ -126,8 +126,11 @@ static void free_state(PandaFilterState *state)
 int panda_set_filter(void *plugin, const PandaFilter *filter)
 {
     PandaFilterState *state;
-    int status = PANDA_OK;
+    int status = panda_check_names(filter);
 
+    if (status != PANDA_OK) {
+        return status;
+    }
     pthread_mutex_lock(&panda_registry_lock);
     if (!owner_filters) {
         owner_filters = g_hash_table_new_full(NULL, NULL, NULL,

@@ -5,6 +5,7 @@
  */
 #include "core/internal.h"
 #include "core/listeners.h"
+#include "panda/os_events.h"
 
 #define MAX_FLAGS 65535
 
@@ -371,10 +372,24 @@ void panda_listener_enable(PandaListener *listener, bool enabled)
     listener->enabled = enabled;
 }
 
+int panda_check_names(const PandaFilter *filter)
+{
+    const char *reason = filter && filter->procname
+        ? panda_os_event_reason(PANDA_OS_SWITCH) : NULL;
+
+    return !reason ? PANDA_OK
+        : panda_fail(PANDA_ERR_OS, "procname=%s would never fit: %s",
+                     filter->procname, reason);
+}
+
 int panda_listener_open(PandaListener *listener, const PandaFilter *filter)
 {
-    int status = PANDA_ERR_ARGUMENT;
+    int status = panda_check_names(filter);
 
+    if (status != PANDA_OK) {
+        return status;
+    }
+    status = PANDA_ERR_ARGUMENT;
     pthread_mutex_lock(&panda_registry_lock);
     if (panda_filter_init(&listener->filter, filter)) {
         status = panda_listener_add(listener);

@@ -126,6 +126,12 @@ extern pthread_mutex_t panda_registry_lock;
 
 /* ---- for streams, counters and coverage ---- */
 
+/*
+ * May a filter by a process' name ever fit, as far as is known of the guest's
+ * kernel? PANDA_ERR_OS with the reason. To be asked with nothing held.
+ */
+int panda_check_names(const PandaFilter *filter);
+
 /* Give a listener a filter (NULL: all events) and publish it, enabled. */
 int panda_listener_open(PandaListener *listener, const PandaFilter *filter);
 void panda_listener_set_enabled(PandaListener *listener, bool enabled);

@@ -34,9 +34,24 @@ static void run_listeners(CPUState *cs, OsEvent e, uint64_t task,
 
 /* ---- what happens, by the function it is known from ---- */
 
+/* It was noticed that this kernel does not show which thread runs. */
+static bool noticed;
+
+/* The thread that runs; 0: whoever waits for events gets to know why. */
+static uint64_t running(CPUState *cs)
+{
+    uint64_t task = panda_os_current_task(cs);
+
+    if (unlikely(!task) && !noticed && panda_os_current_lacks(cs)) {
+        noticed = true;
+        qatomic_set(&panda_os_events_due, true);
+    }
+    return task;
+}
+
 static void at_current(CPUState *cs, OsEvent e)
 {
-    uint64_t task = panda_os_current_task(cs), argument = 0;
+    uint64_t task = running(cs), argument = 0;
 
     panda_os_get_argument(cs, 0, &argument);
     if (task) {
@@ -79,7 +94,7 @@ static void mapped(CPUState *cs, OsEvent e)
     static const char *const changes[] = {
         "mprotect", "expand", "stack_growth",
     };
-    uint64_t vma, task = panda_os_current_task(cs);
+    uint64_t vma, task = running(cs);
 
     if (task && panda_os_get_argument(cs, 0, &vma)) {
         panda_os_raise(cs, e, task, vma,
@@ -102,7 +117,7 @@ static struct {
 static void mapping_made(PandaCPU *cpu, PandaTB *tb, hook *h)
 {
     CPUState *cs = panda_vcpu.cs;
-    uint64_t task = panda_os_current_task(cs);
+    uint64_t task = running(cs);
     PandaMapping m;
 
     if (task && (qatomic_read(&panda_os_raised) & BIT(OS_EVENT_MMAP))
@@ -146,7 +161,7 @@ static void take_returns(void)
 static void gets_file(CPUState *cs, OsEvent e, unsigned of_fd,
                       unsigned of_file)
 {
-    uint64_t fd, file, task = panda_os_current_task(cs);
+    uint64_t fd, file, task = running(cs);
 
     if (task && panda_os_get_argument(cs, of_fd, &fd)
         && panda_os_get_argument(cs, of_file, &file)) {
@@ -174,7 +189,7 @@ static struct {
 
 static void note_descriptor(CPUState *cs, unsigned n)
 {
-    uint64_t fd, task = panda_os_current_task(cs);
+    uint64_t fd, task = running(cs);
     PandaOpenFile file;
 
     closing.task = 0;
@@ -204,7 +219,7 @@ static void closes_third(CPUState *cs, OsEvent e)
 
 static void closed(CPUState *cs, OsEvent e)
 {
-    uint64_t file, task = panda_os_current_task(cs);
+    uint64_t file, task = running(cs);
     uint32_t fd = -1;
 
     if (!task || !panda_os_get_argument(cs, 0, &file)) {
@@ -269,7 +284,7 @@ static uint32_t delivered_number(uint64_t ksignal)
 
 static void delivered(CPUState *cs, OsEvent e)
 {
-    uint64_t failed, ksignal, task = panda_os_current_task(cs);
+    uint64_t failed, ksignal, task = running(cs);
     uint32_t number;
 
     if (!task || !panda_os_get_argument(cs, 0, &failed) || (uint32_t)failed
@@ -449,6 +464,7 @@ void panda_os_events_poll(CPUState *cs)
     }
     /* The kernel is looked for only if somebody wants to know. */
     ready = wanted && panda_os_ready(cs);
+    noticed &= ready;
     pthread_mutex_lock(&lock);
     for (unsigned i = 0; i < ARRAY_SIZE(sources); i++) {
         Source *s = &sources[i];

@@ -136,6 +136,16 @@ typedef enum OsClue {
 OsClue panda_arch_os_current(CPUState *cs, uint64_t *value);
 
 /*
+ * What of the guest's kernel is not known and leaves it unknown which thread
+ * runs when the CPU is in the kernel; NULL: nothing. knows_stacks: it is known
+ * which stack is whose.
+ */
+const char *panda_arch_os_current_lacks(CPUState *cs, bool knows_stacks);
+
+/* What they say if it is the stacks. */
+#define OS_LACKS_STACKS "where a task_struct has its kernel stack"
+
+/*
  * Learn from the kernel's symbols and tasks, once, where the CPU's registers
  * lead. is_task() tells whether an address is that of a task_struct.
  */

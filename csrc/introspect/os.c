@@ -12,6 +12,9 @@
 #define FIRST_PAUSE_NS (50 * SCALE_MS)
 #define LONGEST_PAUSE_NS (2000 * SCALE_MS)
 
+/* Looks at a kernel that runs programs until no more is expected of it. */
+#define ENOUGH_LOOKS 4
+
 #define SMALLEST_PAGE (4 * KiB)
 #define LARGEST_PAGE (1 * MiB)
 
@@ -20,6 +23,8 @@ static bool found;
 static bool doubtful;
 /* All that processes and their maps need is known. */
 static bool complete;
+/* How often it was looked for again since the kernel was found. */
+static unsigned looks;
 static int64_t next_try, pause_ns;
 static const char *missing = "";
 /* CPU time that finding the kernel took. */
@@ -170,7 +175,11 @@ bool panda_os_ready(CPUState *cs)
         /* More runs than did then: perhaps it shows the rest. */
         os_memory_forget();
         complete = os_layout_infer(cs);
+        looks++;
+        /* What was waited for may be known, or given up. */
+        qatomic_set(&panda_os_events_due, true);
     } else {
+        looks = 0;
         attach_ns = -thread_time();
         doubtful = false;
         missing = attach(cs);
@@ -246,6 +255,45 @@ uint64_t panda_os_current_task(CPUState *cs)
     default:
         return 0;
     }
+}
+
+static bool is_first_process(uint64_t task, void *opaque)
+{
+    uint32_t pid;
+    char comm[PANDA_OS_COMM];
+
+    if (!os_get_u32(task, OS_TASK_PID, &pid) || pid != 1) {
+        return true;
+    }
+    /* It has the first task's name until it runs a program. */
+    *(bool *)opaque = os_read(task + os_offset(OS_TASK_COMM), comm,
+                              sizeof(comm))
+        && strncmp(comm, "swapper", 7) && comm[0];
+    return false;
+}
+
+bool panda_os_is_settled(void)
+{
+    OS_LOCK_GUARD();
+    bool runs_programs = false;
+
+    if (!complete && looks >= ENOUGH_LOOKS) {
+        os_memory_forget();
+        os_for_each_process(is_first_process, &runs_programs);
+    }
+    return complete || runs_programs;
+}
+
+const char *panda_os_current_lacks(CPUState *cs)
+{
+    OS_LOCK_GUARD();
+    const char *lacks;
+
+    if (!found || doubtful) {
+        return NULL;
+    }
+    lacks = panda_arch_os_current_lacks(cs, os_knows(OS_TASK_STACK));
+    return lacks && panda_os_is_settled() ? lacks : NULL;
 }
 
 bool panda_os_current_thread(CPUState *cs, PandaOsThread *thread)

@@ -36,10 +36,22 @@ bool panda_os_ready(CPUState *cs);
 bool panda_os_is_found(void);
 
 /*
+ * Of the found kernel all is known that can be: no more is expected of looking
+ * at it once more, as more programs run.
+ */
+bool panda_os_is_settled(void);
+
+/*
  * Address of the running thread's task_struct; 0 if it is not known. Costs a
  * few loads: for every system call, hook and event.
  */
 uint64_t panda_os_current_task(CPUState *cs);
+
+/*
+ * What is not known of the guest's kernel so that this never will be, in its
+ * code; NULL: it is known there, or may come to be.
+ */
+const char *panda_os_current_lacks(CPUState *cs);
 
 /* More of it; false if it is not known. */
 bool panda_os_current_thread(CPUState *cs, PandaOsThread *thread);

@@ -334,24 +334,64 @@ const char *panda_os_event_name(uint32_t kind)
 
 /* ---- kernels that do not show them ---- */
 
+/* Fields without which an event would pass unseen. */
+static bool lacks_fields(uint32_t kind, char *text, size_t size)
+{
+    static const OsField of_all[] = { OS_TASK_TGID, OS_TASK_COMM };
+    static const OsField of_mmap[] = { OS_VMA_START, OS_VMA_END };
+    const OsField *field = kind == PANDA_OS_MMAP ? of_mmap : of_all;
+
+    for (unsigned i = 0; i < 2; i++) {
+        if (!os_knows(field[i])) {
+            snprintf(text, size, "where a %s has its %.*s",
+                     os_field_structure(field[i]),
+                     (int)strcspn(os_field_name(field[i]), "|"),
+                     os_field_name(field[i]));
+            return true;
+        }
+    }
+    return false;
+}
+
 const char *panda_os_event_reason(uint32_t kind)
 {
     /* Another thread may ask for another one. */
-    static __thread char text[256];
+    static __thread char text[384];
+    char field[64];
     const char *functions = kind < PANDA_OS_EVENT_KINDS
         ? panda_os_event_missing(kinds[kind].event) : NULL;
-    g_auto(GStrv) names = NULL;
-    g_autofree char *all = NULL;
+    const char *lacks = NULL;
 
-    if (!functions) {
+    if (functions) {
+        g_auto(GStrv) names = g_strsplit(functions, "|", 0);
+        g_autofree char *all = g_strjoinv(" or ", names);
+
+        snprintf(text, sizeof(text), "events '%s' of the guest's system "
+                 "cannot be had: its kernel has no function %s%s",
+                 kinds[kind].name, all, os_kallsyms_count() ? ""
+                 : " that could be found, as its table of symbols was not");
+        return text;
+    }
+    if (kind >= PANDA_OS_EVENT_KINDS || !panda_os_is_found()) {
         return NULL;
     }
-    names = g_strsplit(functions, "|", 0);
-    all = g_strjoinv(" or ", names);
+    WITH_QEMU_LOCK_GUARD(&os_lock) {
+        /* A signal is of whom the kernel's function is called for. */
+        if (kind != PANDA_OS_SIGNAL) {
+            lacks = panda_os_current_lacks(panda_vcpu.cs);
+        }
+        if (!lacks && panda_os_is_settled()
+            && lacks_fields(kind, field, sizeof(field))) {
+            lacks = field;
+        }
+    }
+    if (!lacks) {
+        return NULL;
+    }
     snprintf(text, sizeof(text), "events '%s' of the guest's system cannot be "
-             "had: its kernel has no function %s%s", kinds[kind].name, all,
-             os_kallsyms_count() ? "" : " that could be found, as its table "
-             "of symbols was not");
+             "had: of its kernel, which has no type information, it is not "
+             "known %s; a profile of the kernel can say it "
+             "(panda.os.use_profile())", kinds[kind].name, lacks);
     return text;
 }
 
@@ -363,7 +403,7 @@ static Listener *next_to_tell(void)
     for (unsigned i = 0; listeners && i < listeners->n && !found; i++) {
         Listener *l = listeners->item[i];
 
-        if (!l->told && panda_os_event_missing(kinds[l->spec.kind].event)) {
+        if (!l->told && panda_os_event_reason(l->spec.kind)) {
             l->told = true;
             found = l;
         }

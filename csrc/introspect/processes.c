@@ -41,9 +41,14 @@ int panda_os_current(PandaTask *task)
         return status;
     }
     address = panda_os_current_task(panda_vcpu.cs);
-    return address && os_fill_task(address, task) ? PANDA_OK
-        : panda_fail(PANDA_ERR_OS, "which thread runs is not known at this "
-                     "moment");
+    if (!address || !os_fill_task(address, task)) {
+        const char *lacks = panda_os_current_lacks(panda_vcpu.cs);
+
+        return panda_fail(PANDA_ERR_OS, "which thread runs is not known%s%s",
+                          lacks ? ": of the guest's kernel it is not known "
+                          : " at this moment", lacks ?: "");
+    }
+    return PANDA_OK;
 }
 
 int panda_os_task(uint64_t address, PandaTask *task)

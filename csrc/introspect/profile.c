@@ -211,12 +211,19 @@ static bool read_group(const char *in)
     return !wrong;
 }
 
-/* The group for a kernel: called as its release, or with its name in `name`. */
+/*
+ * The group for a kernel: that which the system's name names, or called as its
+ * release, or with its name in `name`.
+ */
 static char *find_group(const char *release)
 {
     g_auto(GStrv) groups = g_key_file_get_groups(file, NULL);
+    const char *variant = panda_os_variant();
     char version[UTS_FIELD] = "";
 
+    if (variant[0] && g_key_file_has_group(file, variant)) {
+        return g_strdup(variant);
+    }
     os_uts_text(3, version, sizeof(version));
     for (unsigned exact = 2; exact-- > 0; ) {
         for (unsigned i = 0; groups[i]; i++) {

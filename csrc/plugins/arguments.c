@@ -14,50 +14,98 @@
 static GHashTable *given;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-/* Of the plugins that this thread loads, the innermost last. */
-static __thread GPtrArray *errors;
+/* A plugin that is being loaded. */
+typedef struct Loading {
+    const char *plugin;
+    char *error;
+    /* What its arguments are, if that is all that is asked for. */
+    GString *help;
+} Loading;
+
+/* Of this thread, the innermost last. */
+static __thread GPtrArray *loading;
+
+static Loading *current(void)
+{
+    return loading && loading->len
+        ? g_ptr_array_index(loading, loading->len - 1) : NULL;
+}
+
+static const char *look_up(panda_arg_list *args, const char *name)
+{
+    for (int i = 0; args && i < args->nargs; i++) {
+        if (!strcmp(args->list[i].key, name)) {
+            return args->list[i].value;
+        }
+    }
+    return NULL;
+}
 
 void panda_arguments_begin(const char *plugin)
 {
-    if (!errors) {
-        errors = g_ptr_array_new();
-    }
-    g_ptr_array_add(errors, NULL);
-}
+    panda_arg_list *args = panda_get_args(plugin);
+    Loading *new = g_new0(Loading, 1);
 
-static char **current_error(void)
-{
-    return errors && errors->len
-        ? (char **)&g_ptr_array_index(errors, errors->len - 1) : NULL;
+    new->plugin = plugin;
+    if (look_up(args, "help")) {
+        new->help = g_string_new(NULL);
+    }
+    panda_free_args(args);
+    loading = loading ?: g_ptr_array_new();
+    g_ptr_array_add(loading, new);
 }
 
 bool panda_arguments_failed(void)
 {
-    char **error = current_error();
+    const Loading *now = current();
 
-    return error && *error;
+    return now && (now->error || now->help);
 }
 
 bool panda_arguments_end(void)
 {
-    g_autofree char *text = *current_error();
+    Loading *now = current();
+    bool ok = !panda_arguments_failed();
 
-    g_ptr_array_set_size(errors, errors->len - 1);
-    if (text) {
-        panda_fail(PANDA_ERR_ARGUMENT, "%s", text);
-        return false;
+    if (now->help) {
+        panda_fail(PANDA_ERR_ARGUMENT, "plugin %s has %s%s", now->plugin,
+                   now->help->len ? "the arguments" : "no arguments",
+                   now->help->str);
+        g_string_free(now->help, true);
+    } else if (now->error) {
+        panda_fail(PANDA_ERR_ARGUMENT, "%s", now->error);
     }
-    return true;
+    g_free(now->error);
+    g_free(now);
+    g_ptr_array_set_size(loading, loading->len - 1);
+    return ok;
+}
+
+/* For who asks: a line for an argument. */
+static void G_GNUC_PRINTF(3, 4) note(const char *name, const char *help,
+                                     const char *fmt, ...)
+{
+    Loading *now = current();
+    va_list ap;
+
+    if (now && now->help) {
+        va_start(ap, fmt);
+        g_string_append_printf(now->help, "\n  %s (", name);
+        g_string_append_vprintf(now->help, fmt, ap);
+        g_string_append_printf(now->help, ")%s%s", help ? ": " : "",
+                               help ?: "");
+        va_end(ap);
+    }
 }
 
 static void G_GNUC_PRINTF(1, 2) wrong(const char *fmt, ...)
 {
-    char **error = current_error();
+    Loading *now = current();
     va_list ap;
 
     va_start(ap, fmt);
-    if (error && !*error) {
-        *error = g_strdup_vprintf(fmt, ap);
+    if (now && !now->error) {
+        now->error = g_strdup_vprintf(fmt, ap);
     }
     va_end(ap);
 }
@@ -146,16 +194,6 @@ void panda_free_args(panda_arg_list *args)
     g_free(args);
 }
 
-static const char *look_up(panda_arg_list *args, const char *name)
-{
-    for (int i = 0; args && i < args->nargs; i++) {
-        if (!strcmp(args->list[i].key, name)) {
-            return args->list[i].value;
-        }
-    }
-    return NULL;
-}
-
 static void not_a(panda_arg_list *args, const char *name, const char *value,
                   const char *what)
 {
@@ -234,18 +272,20 @@ static bool truth(panda_arg_list *args, const char *name, const char *value)
 }
 
 #define NUMBER(name_, type, max)                                              \
-type panda_parse_##name_(panda_arg_list *args, const char *name, type defval) \
-{                                                                             \
-    return number(args, name, max, look_up(args, name), defval);              \
-}                                                                             \
 type panda_parse_##name_##_opt(panda_arg_list *args, const char *name,        \
                                type defval, const char *help)                 \
 {                                                                             \
-    return panda_parse_##name_(args, name, defval);                           \
+    note(name, help, "a number, %" PRIu64, (uint64_t)defval);                 \
+    return number(args, name, max, look_up(args, name), defval);              \
+}                                                                             \
+type panda_parse_##name_(panda_arg_list *args, const char *name, type defval) \
+{                                                                             \
+    return panda_parse_##name_##_opt(args, name, defval, NULL);               \
 }                                                                             \
 type panda_parse_##name_##_req(panda_arg_list *args, const char *name,        \
                                const char *help)                              \
 {                                                                             \
+    note(name, help, "a number, required");                                   \
     return number(args, name, max, required(args, name, help), 0);            \
 }
 
@@ -253,55 +293,62 @@ NUMBER(ulong, target_ptr_t, UINT64_MAX)
 NUMBER(uint32, uint32_t, UINT32_MAX)
 NUMBER(uint64, uint64_t, UINT64_MAX)
 
-double panda_parse_double(panda_arg_list *args, const char *name,
-                          double defval)
-{
-    return fraction(args, name, look_up(args, name), defval);
-}
-
 double panda_parse_double_opt(panda_arg_list *args, const char *name,
                               double defval, const char *help)
 {
-    return panda_parse_double(args, name, defval);
+    note(name, help, "a number, %g", defval);
+    return fraction(args, name, look_up(args, name), defval);
+}
+
+double panda_parse_double(panda_arg_list *args, const char *name,
+                          double defval)
+{
+    return panda_parse_double_opt(args, name, defval, NULL);
 }
 
 double panda_parse_double_req(panda_arg_list *args, const char *name,
                               const char *help)
 {
+    note(name, help, "a number, required");
     return fraction(args, name, required(args, name, help), 0);
-}
-
-bool panda_parse_bool(panda_arg_list *args, const char *name)
-{
-    return truth(args, name, look_up(args, name));
 }
 
 bool panda_parse_bool_opt(panda_arg_list *args, const char *name,
                           const char *help)
 {
-    return panda_parse_bool(args, name);
+    note(name, help, "yes or no, no");
+    return truth(args, name, look_up(args, name));
+}
+
+bool panda_parse_bool(panda_arg_list *args, const char *name)
+{
+    return panda_parse_bool_opt(args, name, NULL);
 }
 
 bool panda_parse_bool_req(panda_arg_list *args, const char *name,
                           const char *help)
 {
+    note(name, help, "yes or no, required");
     return truth(args, name, required(args, name, help));
-}
-
-const char *panda_parse_string(panda_arg_list *args, const char *name,
-                               const char *defval)
-{
-    return look_up(args, name) ?: defval;
 }
 
 const char *panda_parse_string_opt(panda_arg_list *args, const char *name,
                                    const char *defval, const char *help)
 {
-    return panda_parse_string(args, name, defval);
+    note(name, help, "a text%s%s", defval && *defval ? ", " : "",
+         defval ?: "");
+    return look_up(args, name) ?: defval;
+}
+
+const char *panda_parse_string(panda_arg_list *args, const char *name,
+                               const char *defval)
+{
+    return panda_parse_string_opt(args, name, defval, NULL);
 }
 
 const char *panda_parse_string_req(panda_arg_list *args, const char *name,
                                    const char *help)
 {
+    note(name, help, "a text, required");
     return required(args, name, help) ?: "";
 }

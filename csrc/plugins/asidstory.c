@@ -179,7 +179,10 @@ static void forget(void)
 
 static bool listen_to(PandaOsEventKind kind, int64_t *number)
 {
-    PandaOsListenerSpec spec = { .kind = kind, .function = changed };
+    PandaOsListenerSpec spec = {
+        .kind = kind, .function = changed,
+        .missing = panda_plugin_misses, .context = (void *)"asidstory",
+    };
 
     *number = panda_os_events_add(&spec);
     return *number > 0;

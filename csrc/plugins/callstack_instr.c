@@ -5,7 +5,8 @@
  */
 #include "core/branches.h"
 #include "core/listeners.h"
-#include "introspect/os.h"
+#include "introspect/images.h"
+#include "introspect/internal.h"
 #include "plugins/plugins.h"
 #include "plugins/ppp.h"
 #include "panda/plugins/callstack_instr.h"
@@ -70,6 +71,68 @@ uint32_t panda_callstack_instr_get_functions(target_ptr_t *functions,
     callers = g_new(uint64_t, n);
     return panda_branches_frames(panda_vcpu.cs, cpu->panda_guest_pc, n,
                                  callers, functions);
+}
+
+/* What an address of the kernel is in. */
+static char *kernel_binary(uint64_t address)
+{
+    uint64_t offset;
+    const char *name = panda_os_symbol_at(address, &offset);
+    const char *module = name ? strstr(name, " [") : NULL;
+
+    return module ? g_strndup(module + 2, strcspn(module + 2, "]"))
+                  : g_strdup(name ? "[kernel]" : "[???]");
+}
+
+static bool take_path(const OsImage *image, void *opaque)
+{
+    *(char **)opaque = g_strdup(image->path);
+    return false;
+}
+
+/* What an address of a process is in. */
+static char *user_binary(uint64_t task, uint64_t address)
+{
+    g_autofree char *path = g_malloc0(PATH_MAX);
+    char *found = NULL;
+    PandaMapping m;
+
+    if (!task || panda_os_mapping_at(task, address, &m) != PANDA_OK) {
+        return g_strdup("[???]");
+    }
+    if (m.file) {
+        return g_strdup(panda_os_file_path(m.file, path, PATH_MAX) > 0
+                        ? path : "[???]");
+    }
+    WITH_QEMU_LOCK_GUARD(&os_lock) {
+        os_for_each_image(task, NULL, address, take_path, &found);
+    }
+    return found ?: g_strdup("[???]");
+}
+
+uint32_t panda_callstack_instr_get_binaries(char **libs, uint32_t n,
+                                            PandaCPU *cpu)
+{
+    /* Of the last answer. */
+    static __thread char **texts;
+    g_autofree uint64_t *callers = g_new(uint64_t, n);
+    uint64_t task;
+    bool kernel;
+
+    n = panda_callstack_instr_get_callers(callers, n, cpu);
+    g_strfreev(texts);
+    texts = g_new0(char *, n + 1);
+    kernel = n && panda_arch_in_kernel(panda_vcpu.cs);
+    task = n && !kernel ? panda_os_current_task(panda_vcpu.cs) : 0;
+    for (uint32_t i = 0; i < n; i++) {
+        libs[i] = texts[i] = kernel ? kernel_binary(callers[i])
+                                    : user_binary(task, callers[i]);
+    }
+    return n;
+}
+
+void panda_callstack_instr_callstack_enable_binary_tracking(void)
+{
 }
 
 void panda_callstack_instr_get_prog_point(PandaCPU *cpu, prog_point *point)

@@ -291,6 +291,8 @@ static int start_listening(void)
     for (unsigned i = 0; i < ARRAY_SIZE(kinds) && !listening; i++) {
         PandaOsListenerSpec spec = {
             .kind = kinds[i], .function = happened,
+            .missing = panda_plugin_misses,
+            .context = (void *)"dynamic_symbols",
         };
 
         listener[kinds[i]] = panda_os_events_add(&spec);

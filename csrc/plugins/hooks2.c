@@ -21,6 +21,8 @@ typedef struct Hook2 {
     bool enabled, traced;
     /* Where tracing begins and ends; NULL: nowhere. */
     hook *begin, *end;
+    /* Where that is; 0: nowhere. Of which blocks; 0 and 0: of all. */
+    target_ptr_t trace_start, trace_stop, range_begin, range_end;
     /* What is mapped where it was last asked for, until something is. */
     struct {
         bool known, fits;
@@ -82,7 +84,9 @@ static void block(void *context, PandaCPU *cpu, PandaTB *tb)
 {
     Hook2 *h = context;
 
-    if (!h->libname || is_mapped_from(h, tb->pc)) {
+    /* The hook that ends it comes behind this. */
+    if ((!h->trace_stop || tb->pc != h->trace_stop)
+        && (!h->libname || is_mapped_from(h, tb->pc))) {
         h->function(cpu, tb, h->cb_data);
     }
 }
@@ -96,25 +100,41 @@ static void update(Hook2 *h)
     }
 }
 
-static void trace(Hook2 *h, bool traced)
+/* True if it was not so before. */
+static bool trace(Hook2 *h, bool traced)
 {
     PandaTask t;
 
-    if (!*h->procname || (panda_os_current(&t) == PANDA_OK
-                          && !strcmp(t.name, h->procname))) {
-        h->traced = traced;
-        update(h);
+    if (h->traced == traced
+        || (*h->procname && (panda_os_current(&t) != PANDA_OK
+                             || strcmp(t.name, h->procname)))) {
+        return false;
+    }
+    h->traced = traced;
+    update(h);
+    return true;
+}
+
+static bool is_in_range(const Hook2 *h, target_ptr_t pc)
+{
+    return (!h->range_begin && !h->range_end)
+        || (pc >= h->range_begin && pc <= h->range_end);
+}
+
+static void trace_begins(PandaCPU *cpu, PandaTB *tb, hook *at)
+{
+    Hook2 *h = at->context;
+
+    /* From the next block on it is called by itself. */
+    if (trace(h, true) && h->enabled && tb->pc == h->trace_start
+        && is_in_range(h, tb->pc)) {
+        block(h, cpu, tb);
     }
 }
 
-static void trace_begins(PandaCPU *cpu, PandaTB *tb, hook *h)
+static void trace_ends(PandaCPU *cpu, PandaTB *tb, hook *at)
 {
-    trace(h->context, true);
-}
-
-static void trace_ends(PandaCPU *cpu, PandaTB *tb, hook *h)
-{
-    trace(h->context, false);
+    trace(at->context, false);
 }
 
 static hook *put(Hook2 *h, target_ptr_t address, bool is_kernel,
@@ -144,10 +164,9 @@ static int maps_change(PandaCPU *cpu, const PandaOsEvent *e, void *context)
     return 0;
 }
 
-static int watch(Hook2 *h, bool is_kernel, target_ptr_t range_begin,
-                 target_ptr_t range_end)
+static int watch(Hook2 *h, bool is_kernel)
 {
-    PandaRange range = { range_begin, range_end };
+    PandaRange range = { h->range_begin, h->range_end };
     PandaFilter filter = {
         .mode = is_kernel ? PANDA_MODE_KERNEL : PANDA_MODE_USER,
         .procname = *h->procname ? h->procname : NULL,
@@ -155,7 +174,7 @@ static int watch(Hook2 *h, bool is_kernel, target_ptr_t range_begin,
     panda_cb_with_context cb = { .start_block_exec = block };
     int status;
 
-    if (range_begin || range_end) {
+    if (h->range_begin || h->range_end) {
         filter.pc = &range;
         filter.n_pc = 1;
     }
@@ -200,7 +219,11 @@ int panda_hooks2_add_hooks2(hooks2_func_t hook, void *cb_data, bool is_kernel,
     g_strlcpy(h->procname, procname ?: "", sizeof(h->procname));
     h->enabled = true;
     h->traced = !trace_start;
-    status = watch(h, is_kernel, range_begin, range_end);
+    h->trace_start = trace_start;
+    h->trace_stop = trace_stop;
+    h->range_begin = range_begin;
+    h->range_end = range_end;
+    status = watch(h, is_kernel);
     if (status != PANDA_OK) {
         panda_unregister_callbacks(h);
         g_free(h->libname);
@@ -323,11 +346,15 @@ static void listeners_changed(void)
     for (unsigned i = 0; i < ARRAY_SIZE(events); i++) {
         PandaOsListenerSpec spec = {
             .kind = events[i].kind, .function = events[i].function,
+            .missing = panda_plugin_misses, .context = (void *)"hooks2",
         };
         bool wanted = is_wanted(events[i].kind);
 
         if (wanted && events[i].number <= 0) {
             events[i].number = panda_os_events_add(&spec);
+            if (events[i].number < 0) {
+                panda_plugin_misses(panda_last_error(), spec.context);
+            }
         } else if (!wanted && events[i].number > 0) {
             panda_os_events_remove(events[i].number);
             events[i].number = 0;

@@ -31,7 +31,10 @@ static int mapped(PandaCPU *cpu, const PandaOsEvent *e, void *context)
 
 static void listeners_changed(void)
 {
-    PandaOsListenerSpec spec = { .kind = PANDA_OS_MMAP, .function = mapped };
+    PandaOsListenerSpec spec = {
+        .kind = PANDA_OS_MMAP, .function = mapped,
+        .missing = panda_plugin_misses, .context = (void *)"loaded",
+    };
 
     if (on_library_load.n && number <= 0) {
         number = panda_os_events_add(&spec);

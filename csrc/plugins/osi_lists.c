@@ -10,17 +10,6 @@
 /* A guest that changes its lists while they are asked for is given up on. */
 #define ATTEMPTS 8
 
-enum { PROCESSES, HANDLES, MODULES };
-
-static PandaArray *new_array(uint32_t kind, size_t element, uint64_t n)
-{
-    PandaArray *list = g_new0(PandaArray, 1);
-
-    list->data = g_malloc0_n(n + 1, element);
-    list->kind = kind;
-    return list;
-}
-
 /* ---- processes ---- */
 
 /* All tasks, in an array to be freed; NULL with an error set. */
@@ -46,14 +35,18 @@ static PandaTask *all_tasks(int64_t *n)
 
 PandaArray *panda_osi_get_processes(PandaCPU *cpu)
 {
+    g_autofree PandaTask *tasks = NULL;
+    PandaArray *list = NULL;
     int64_t n;
-    g_autofree PandaTask *tasks = all_tasks(&n);
-    PandaArray *list;
 
+    if (OSI_ASK(on_get_processes, cpu, &list)) {
+        return panda_osi_given(list, OSI_PROCESSES);
+    }
+    tasks = all_tasks(&n);
     if (!tasks) {
         return NULL;
     }
-    list = new_array(PROCESSES, sizeof(OsiProc), n);
+    list = panda_osi_new_list(OSI_PROCESSES, n);
     for (int64_t i = 0; i < n; i++) {
         ((OsiProc *)list->data)[list->len++] =
             panda_osi_process_of(&tasks[i]);
@@ -61,16 +54,43 @@ PandaArray *panda_osi_get_processes(PandaCPU *cpu)
     return list;
 }
 
-PandaArray *panda_osi_get_process_handles(PandaCPU *cpu)
+/* Of a list that somebody else has made. */
+static PandaArray *handles_of(PandaArray *processes)
 {
-    int64_t n;
-    g_autofree PandaTask *tasks = all_tasks(&n);
     PandaArray *list;
 
+    if (!processes) {
+        return NULL;
+    }
+    list = panda_osi_new_list(OSI_HANDLES, processes->len);
+    for (uint32_t i = 0; i < processes->len; i++) {
+        const OsiProc *p = panda_osi_get_one_proc(processes, i);
+
+        panda_osi_append(list, &(OsiProcHandle) {
+            .taskd = p->taskd, .asid = p->asid,
+        });
+    }
+    panda_osi_cleanup_garray(processes);
+    return list;
+}
+
+PandaArray *panda_osi_get_process_handles(PandaCPU *cpu)
+{
+    g_autofree PandaTask *tasks = NULL;
+    PandaArray *list = NULL;
+    int64_t n;
+
+    if (OSI_ASK(on_get_process_handles, cpu, &list)) {
+        return panda_osi_given(list, OSI_HANDLES);
+    }
+    if (OSI_IS_ASKED(on_get_processes)) {
+        return handles_of(panda_osi_get_processes(cpu));
+    }
+    tasks = all_tasks(&n);
     if (!tasks) {
         return NULL;
     }
-    list = new_array(HANDLES, sizeof(OsiProcHandle), n);
+    list = panda_osi_new_list(OSI_HANDLES, n);
     for (int64_t i = 0; i < n; i++) {
         ((OsiProcHandle *)list->data)[list->len++] =
             panda_osi_handle_of(&tasks[i]);
@@ -117,12 +137,6 @@ static void fill(OsiModule *out, const PandaMapping *m,
     }
 }
 
-static void empty(OsiModule *m)
-{
-    g_free(m->file);
-    g_free(m->name);
-}
-
 static PandaMapping *all_mappings(const OsiProc *p, int64_t *n)
 {
     uint64_t room = 64;
@@ -143,8 +157,7 @@ static PandaMapping *all_mappings(const OsiProc *p, int64_t *n)
     return NULL;
 }
 
-/* Those with a name; NULL: of files. The empty name: all. */
-static PandaArray *mappings(const OsiProc *p, const char *name)
+static PandaArray *mappings_of(const OsiProc *p)
 {
     int64_t n;
     g_autofree PandaMapping *found = all_mappings(p, &n);
@@ -154,50 +167,83 @@ static PandaArray *mappings(const OsiProc *p, const char *name)
     if (!found || panda_os_memory(p->taskd, &bounds) != PANDA_OK) {
         return NULL;
     }
-    list = new_array(MODULES, sizeof(OsiModule), n);
+    list = panda_osi_new_list(OSI_MODULES, n);
     for (int64_t i = 0; i < n; i++) {
-        OsiModule m;
-
-        fill(&m, &found[i], &bounds);
-        if (name ? !name[0] || (!m.file && !strcmp(m.name, name)) : !!m.file) {
-            ((OsiModule *)list->data)[list->len++] = m;
-        } else {
-            empty(&m);
-        }
+        fill((OsiModule *)list->data + list->len++, &found[i], &bounds);
     }
     return list;
 }
 
 PandaArray *panda_osi_get_mappings(PandaCPU *cpu, OsiProc *p)
 {
-    return mappings(p, "");
+    PandaArray *list = NULL;
+
+    return OSI_ASK(on_get_mappings, cpu, p, &list)
+        ? panda_osi_given(list, OSI_MODULES) : mappings_of(p);
+}
+
+/* Those with a name and no file; NULL: with a file. */
+static PandaArray *some_mappings(PandaCPU *cpu, OsiProc *p, const char *name)
+{
+    PandaArray *list = panda_osi_get_mappings(cpu, p);
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; list && i < list->len; i++) {
+        OsiModule *m = panda_osi_get_one_module(list, i);
+
+        if (name ? !m->file && !g_strcmp0(m->name, name) : !!m->file) {
+            ((OsiModule *)list->data)[kept++] = *m;
+        } else {
+            panda_osi_empty_module(m);
+        }
+    }
+    if (list) {
+        list->len = kept;
+    }
+    return list;
 }
 
 PandaArray *panda_osi_get_file_mappings(PandaCPU *cpu, OsiProc *p)
 {
-    return mappings(p, NULL);
+    PandaArray *list = NULL;
+
+    return OSI_ASK(on_get_file_mappings, cpu, p, &list)
+        ? panda_osi_given(list, OSI_MODULES) : some_mappings(cpu, p, NULL);
 }
 
 PandaArray *panda_osi_get_heap_mappings(PandaCPU *cpu, OsiProc *p)
 {
-    return mappings(p, "[heap]");
+    PandaArray *list = NULL;
+
+    return OSI_ASK(on_get_heap_mappings, cpu, p, &list)
+        ? panda_osi_given(list, OSI_MODULES) : some_mappings(cpu, p, "[heap]");
 }
 
 PandaArray *panda_osi_get_stack_mappings(PandaCPU *cpu, OsiProc *p)
 {
-    return mappings(p, "[stack]");
+    PandaArray *list = NULL;
+
+    return OSI_ASK(on_get_stack_mappings, cpu, p, &list)
+        ? panda_osi_given(list, OSI_MODULES)
+        : some_mappings(cpu, p, "[stack]");
 }
 
 PandaArray *panda_osi_get_unknown_mappings(PandaCPU *cpu, OsiProc *p)
 {
-    return mappings(p, "[???]");
+    PandaArray *list = NULL;
+
+    return OSI_ASK(on_get_unknown_mappings, cpu, p, &list)
+        ? panda_osi_given(list, OSI_MODULES) : some_mappings(cpu, p, "[???]");
 }
 
 OsiProcMem *panda_osi_get_proc_mem(PandaCPU *cpu, const OsiProc *p)
 {
     PandaProcessMemory bounds;
-    OsiProcMem *m;
+    OsiProcMem *m = NULL;
 
+    if (OSI_ASK(on_get_proc_mem, cpu, p, &m)) {
+        return m;
+    }
     if (!p || panda_os_memory(p->taskd, &bounds) != PANDA_OK) {
         return NULL;
     }
@@ -207,13 +253,34 @@ OsiProcMem *panda_osi_get_proc_mem(PandaCPU *cpu, const OsiProc *p)
     return m;
 }
 
+static OsiModule *find_by_addr(PandaArray *list, uint64_t addr)
+{
+    OsiModule *found = NULL;
+
+    for (uint32_t i = 0; list && i < list->len && !found; i++) {
+        const OsiModule *m = panda_osi_get_one_module(list, i);
+
+        if (addr >= m->base && addr - m->base < m->size) {
+            found = panda_osi_copy_osimodule(m);
+        }
+    }
+    panda_osi_cleanup_garray(list);
+    return found;
+}
+
 OsiModule *panda_osi_get_mapping_by_addr(PandaCPU *cpu, OsiProc *p,
                                          uint64_t addr)
 {
     PandaProcessMemory bounds;
+    OsiModule *out = NULL;
     PandaMapping m;
-    OsiModule *out;
 
+    if (OSI_ASK(on_get_mapping_by_addr, cpu, p, addr, &out)) {
+        return out;
+    }
+    if (OSI_IS_ASKED(on_get_mappings)) {
+        return find_by_addr(panda_osi_get_mappings(cpu, p), addr);
+    }
     if (!p || panda_os_mapping_at(p->taskd, addr, &m) != PANDA_OK
         || panda_os_memory(p->taskd, &bounds) != PANDA_OK) {
         return NULL;
@@ -227,13 +294,17 @@ uint64_t panda_osi_get_mapping_base_address_by_name(PandaCPU *cpu,
                                                     OsiProc *p,
                                                     const char *name)
 {
-    PandaArray *list = mappings(p, "");
+    PandaArray *list;
     uint64_t base = 0;
 
+    if (OSI_ASK(on_get_mapping_base_address_by_name, cpu, p, name, &base)) {
+        return base;
+    }
+    list = panda_osi_get_mappings(cpu, p);
     for (uint32_t i = 0; list && i < list->len && !base; i++) {
         const OsiModule *m = panda_osi_get_one_module(list, i);
 
-        if (!strcmp(m->name, name)) {
+        if (!g_strcmp0(m->name, name)) {
             base = m->base;
         }
     }
@@ -244,12 +315,17 @@ uint64_t panda_osi_get_mapping_base_address_by_name(PandaCPU *cpu,
 bool panda_osi_has_mapping_prefix(PandaCPU *cpu, OsiProc *p,
                                   const char *prefix)
 {
-    PandaArray *list = mappings(p, "");
+    PandaArray *list;
     bool hit = false;
 
+    if (OSI_ASK(on_has_mapping_prefix, cpu, p, prefix, &hit)) {
+        return hit;
+    }
+    list = panda_osi_get_mappings(cpu, p);
     for (uint32_t i = 0; list && i < list->len && !hit; i++) {
-        hit = g_str_has_prefix(panda_osi_get_one_module(list, i)->name,
-                               prefix);
+        const OsiModule *m = panda_osi_get_one_module(list, i);
+
+        hit = m->name && g_str_has_prefix(m->name, prefix);
     }
     panda_osi_cleanup_garray(list);
     return hit;
@@ -259,7 +335,7 @@ bool panda_osi_in_shared_object(PandaCPU *cpu, OsiProc *p)
 {
     OsiModule *m = panda_in_kernel_mode(cpu) ? NULL
         : panda_osi_get_mapping_by_addr(cpu, p, panda_current_pc(cpu));
-    bool shared = m && m->file && strstr(m->name, ".so");
+    bool shared = m && m->file && m->name && strstr(m->name, ".so");
 
     panda_osi_free_osimodule(m);
     return shared;
@@ -271,9 +347,12 @@ PandaArray *panda_osi_get_modules(PandaCPU *cpu)
 {
     g_autofree PandaModule *found = NULL;
     uint64_t room = 128;
-    PandaArray *list;
+    PandaArray *list = NULL;
     int64_t n = -1;
 
+    if (OSI_ASK(on_get_modules, cpu, &list)) {
+        return panda_osi_given(list, OSI_MODULES);
+    }
     for (unsigned i = 0; i < ATTEMPTS; i++) {
         found = g_renew(PandaModule, found, room);
         n = panda_os_modules(found, room);
@@ -285,7 +364,7 @@ PandaArray *panda_osi_get_modules(PandaCPU *cpu)
     if (n < 0 || n > room) {
         return NULL;
     }
-    list = new_array(MODULES, sizeof(OsiModule), n);
+    list = panda_osi_new_list(OSI_MODULES, n);
     for (int64_t i = 0; i < n; i++) {
         ((OsiModule *)list->data)[list->len++] = (OsiModule) {
             .modd = found[i].module,
@@ -295,52 +374,4 @@ PandaArray *panda_osi_get_modules(PandaCPU *cpu)
         };
     }
     return list;
-}
-
-/* ---- lists ---- */
-
-OsiModule *panda_osi_get_one_module(PandaArray *list, uint32_t index)
-{
-    return list && list->kind == MODULES && index < list->len
-        ? &((OsiModule *)list->data)[index] : NULL;
-}
-
-OsiProc *panda_osi_get_one_proc(PandaArray *list, uint32_t index)
-{
-    return list && list->kind == PROCESSES && index < list->len
-        ? &((OsiProc *)list->data)[index] : NULL;
-}
-
-uint32_t panda_osi_garray_len(PandaArray *list)
-{
-    return list ? list->len : 0;
-}
-
-void panda_osi_cleanup_garray(PandaArray *list)
-{
-    if (!list) {
-        return;
-    }
-    for (uint32_t i = 0; i < list->len; i++) {
-        if (list->kind == PROCESSES) {
-            g_free(((OsiProc *)list->data)[i].name);
-        } else if (list->kind == MODULES) {
-            empty(&((OsiModule *)list->data)[i]);
-        }
-    }
-    g_free(list->data);
-    g_free(list);
-}
-
-void panda_osi_free_osimodule(OsiModule *m)
-{
-    if (m) {
-        empty(m);
-        g_free(m);
-    }
-}
-
-void panda_osi_free_osiprocmem(OsiProcMem *m)
-{
-    g_free(m);
 }

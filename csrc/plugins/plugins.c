@@ -35,6 +35,11 @@ const char *panda_plugin_name_of(const PandaPlugin *self)
     return self->name;
 }
 
+void panda_plugin_misses(const char *reason, void *name)
+{
+    fprintf(stderr, "[pandalite] plugin %s: %s\n", (const char *)name, reason);
+}
+
 panda_arg_list *panda_plugin_args(PandaPlugin *self)
 {
     return panda_get_args(self->name);
@@ -137,6 +142,18 @@ static bool init(PandaPlugin *p)
     return true;
 }
 
+static void uninit(PandaPlugin *p)
+{
+    void (*uninit_plugin)(void *) = p->library
+        ? dlsym(p->library, "uninit_plugin") : NULL;
+
+    if (p->builtin && p->builtin->uninit) {
+        p->builtin->uninit(p);
+    } else if (uninit_plugin) {
+        uninit_plugin(p);
+    }
+}
+
 static void free_plugin(PandaPlugin *p)
 {
     /* Its code may be on some thread's stack: the library stays. */
@@ -182,6 +199,13 @@ static int load(const char *name, const char *path)
 
         g_ptr_array_remove(loading, p);
         status = panda_last_status();
+        if (ok) {
+            /* It has begun its work, with defaults. */
+            g_autofree char *error = g_strdup(panda_last_error());
+
+            uninit(p);
+            panda_fail(status, "%s", error);
+        }
         detach(p);
         free_plugin(p);
         return status ?: PANDA_ERR_STATE;
@@ -211,15 +235,8 @@ int panda_plugin_load(const char *name, const char *path,
 
 static void unload(PandaPlugin *p)
 {
-    void (*uninit)(void *) = p->library ? dlsym(p->library, "uninit_plugin")
-                                        : NULL;
-
     g_ptr_array_remove(loaded, p);
-    if (p->builtin && p->builtin->uninit) {
-        p->builtin->uninit(p);
-    } else if (uninit) {
-        uninit(p);
-    }
+    uninit(p);
     detach(p);
     free_plugin(p);
 }

@@ -43,4 +43,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(panda_arg_list, panda_free_args)
 
 const char *panda_plugin_name_of(const PandaPlugin *self);
 
+/*
+ * Say on stderr why a plugin, by its name, does not get the events it listens
+ * to: a PandaOsMissingFunction, for those that cannot refuse to be loaded.
+ */
+void panda_plugin_misses(const char *reason, void *name);
+
 #endif

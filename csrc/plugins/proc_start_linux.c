@@ -11,6 +11,7 @@
 #include "plugins/plugins.h"
 #include "plugins/ppp.h"
 #include "panda/os.h"
+#include "panda/os_events.h"
 #include "panda/plugins/proc_start_linux.h"
 
 #define MOST_WORDS 65536
@@ -59,7 +60,7 @@ static void read_text(const Stack *s, uint64_t at, char *text)
 
 /* Pointers up to a NULL, and what they point to. */
 static bool read_texts(Stack *s, int *count, uint64_t *pointer,
-                       auxv_string *text, unsigned room)
+                       char (*text)[MAX_AUXV_STRING], unsigned room)
 {
     uint64_t value;
 
@@ -72,7 +73,7 @@ static bool read_texts(Stack *s, int *count, uint64_t *pointer,
         }
         if (*count < room) {
             pointer[*count] = value;
-            read_text(s, value, text[*count].text);
+            read_text(s, value, text[*count]);
         }
     }
     return false;
@@ -217,6 +218,12 @@ static void listeners_changed(void)
 
 static bool init(PandaPlugin *self)
 {
+    const char *reason = panda_os_event_reason(PANDA_OS_START);
+
+    if (reason) {
+        panda_fail(PANDA_ERR_OS, "plugin proc_start_linux: %s", reason);
+        return false;
+    }
     panda_ppp_define(&on_rec_auxv);
     return true;
 }

@@ -18,11 +18,16 @@ static int sent(PandaCPU *cpu, const PandaOsEvent *e, void *context)
     return e->value == (intptr_t)context;
 }
 
+static void misses(const char *reason, void *context)
+{
+    panda_plugin_misses(reason, (void *)"signal");
+}
+
 static int block(int32_t sig, const char *procname)
 {
     PandaOsListenerSpec spec = {
         .kind = PANDA_OS_SIGNAL, .procname = procname, .function = sent,
-        .context = (void *)(intptr_t)sig,
+        .missing = misses, .context = (void *)(intptr_t)sig,
     };
     int64_t number;
 

@@ -255,6 +255,15 @@ class PandaOsEventKind(IntEnum):
     EVENT_KINDS = 10
 
 
+class PandaOsFamily(IntEnum):
+    """Families of operating systems."""
+
+    UNKNOWN = 0
+    WINDOWS = 1
+    LINUX = 2
+    FREEBSD = 3
+
+
 class PandaPppKind(IntEnum):
     """What an argument of a Python function is.
 

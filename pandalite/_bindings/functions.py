@@ -234,6 +234,10 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_os_mount_path": (c_int64, (c_uint64, c_uint64, c_char_p, c_uint64)),
     "panda_os_dmesg": (c_int64, (POINTER(PandaLogMessage), c_uint64, c_char_p, c_uint64)),
     "panda_os_uptime": (c_int, (POINTER(c_uint64),)),
+    "panda_set_os_name": (c_int, (c_char_p,)),
+    "panda_os_name": (c_char_p, ()),
+    "panda_os_variant": (c_char_p, ()),
+    "panda_os_family": (c_uint, ()),
     "panda_os_use_profile": (c_int, (c_char_p, c_char_p)),
     "panda_os_profile": (c_char_p, (c_char_p,)),
     "panda_plugin_load": (c_int, (c_char_p, c_char_p, POINTER(c_char_p), c_uint32)),
@@ -368,6 +372,13 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "panda_osi_get_one_module": (POINTER(OsiModule), (POINTER(PandaArray), c_uint32)),
     "panda_osi_get_one_proc": (POINTER(OsiProc), (POINTER(PandaArray), c_uint32)),
     "panda_osi_garray_len": (c_uint32, (POINTER(PandaArray),)),
+    "panda_osi_new_garray": (POINTER(PandaArray), (c_uint32,)),
+    "panda_osi_append": (None, (POINTER(PandaArray), c_void_p)),
+    "panda_osi_append_proc": (None, (POINTER(PandaArray), POINTER(OsiProc))),
+    "panda_osi_append_module": (None, (POINTER(PandaArray), POINTER(OsiModule))),
+    "panda_osi_copy_osiproc": (POINTER(OsiProc), (POINTER(OsiProc),)),
+    "panda_osi_copy_osimodule": (POINTER(OsiModule), (POINTER(OsiModule),)),
+    "panda_osi_is_provided": (c_bool, ()),
     "panda_osi_cleanup_garray": (None, (POINTER(PandaArray),)),
     "panda_osi_notify_task_change": (None, (POINTER(PandaCPU),)),
     "panda_osi_free_osimodule": (None, (POINTER(OsiModule),)),
@@ -383,6 +394,11 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         c_uint32,
         (POINTER(c_uint64), c_uint32, POINTER(PandaCPU)),
     ),
+    "panda_callstack_instr_get_binaries": (
+        c_uint32,
+        (POINTER(c_char_p), c_uint32, POINTER(PandaCPU)),
+    ),
+    "panda_callstack_instr_callstack_enable_binary_tracking": (None, ()),
     "panda_callstack_instr_get_prog_point": (None, (POINTER(PandaCPU), POINTER(prog_point))),
     "panda_callwitharg_add_target_string": (None, (c_char_p,)),
     "panda_callwitharg_remove_target_string": (c_bool, (c_char_p,)),
@@ -449,6 +465,17 @@ PROTOTYPES: dict[str, tuple[Any, tuple[Any, ...]]] = {
         (POINTER(PandaCPU), POINTER(OsiProc), c_int32),
     ),
     "panda_osi_linux_ext_get_file_struct_ptr": (c_uint64, (POINTER(PandaCPU), c_uint64, c_int32)),
+    "panda_osi_linux_ext_get_file_dentry": (c_uint64, (POINTER(PandaCPU), c_uint64)),
+    "panda_osi_linux_walk_page_table": (c_uint64, (POINTER(PandaCPU), c_uint64)),
+    "panda_osi_linux_osi_linux_virt_to_phys": (c_uint64, (POINTER(PandaCPU), c_uint64)),
+    "panda_osi_linux_osi_linux_virtual_memory_read": (
+        c_int,
+        (POINTER(PandaCPU), c_uint64, c_void_p, c_int),
+    ),
+    "panda_osi_linux_osi_linux_virtual_memory_write": (
+        c_int,
+        (POINTER(PandaCPU), c_uint64, c_void_p, c_int),
+    ),
     "panda_signal_block_sig": (c_int, (c_int32,)),
     "panda_signal_block_sig_by_proc": (c_int, (c_int32, c_char_p)),
     "panda_stringsearch_add_string": (c_bool, (c_char_p,)),
@@ -476,8 +503,10 @@ NONBLOCKING: frozenset[str] = frozenset(
         "panda_current_asid",
         "panda_in_kernel_mode",
         "panda_register_read",
+        "panda_osi_is_provided",
         "panda_callstack_instr_get_callers",
         "panda_callstack_instr_get_functions",
+        "panda_callstack_instr_callstack_enable_binary_tracking",
         "panda_callstack_instr_get_prog_point",
         "panda_hooks_get_returned_sp",
         "panda_hooks_get_result",
@@ -627,6 +656,12 @@ class NonblockingLibrary(Protocol):
         Never blocks.
         """
 
+    def panda_osi_is_provided(self) -> bool:
+        """Does anybody answer instead of the core?
+
+        Never blocks.
+        """
+
     def panda_callstack_instr_get_callers(
         self,
         callers: c_uint64 | Array[c_uint64] | _Pointer[c_uint64] | _CArgObject | None,
@@ -650,6 +685,13 @@ class NonblockingLibrary(Protocol):
         /,
     ) -> int:
         """Where the functions that run begin, the last called first; as get_callers.
+
+        Never blocks.
+        """
+
+    def panda_callstack_instr_callstack_enable_binary_tracking(self) -> None:
+        """For PANDA's sake: binaries are looked up when they are asked for, so there is nothing to
+        be enabled.
 
         Never blocks.
         """
@@ -875,7 +917,8 @@ class Library(NonblockingLibrary, Protocol):
         """Give an owner a filter, for what it registers from now on.
 
         NULL takes it away. PANDA_ERR_ARGUMENT if the filter makes no sense, PANDA_ERR_STATE if
-        there are too many at a time (55).
+        there are too many at a time (55), PANDA_ERR_OS if it has a procname and the guest's kernel,
+        which is found, does not show which process runs.
         """
 
     def panda_flag_new(self, set: bool, /) -> int:
@@ -1431,14 +1474,32 @@ class Library(NonblockingLibrary, Protocol):
         While the guest is idle its kernel stops ticking, and catches up with the next interrupt.
         """
 
+    def panda_set_os_name(self, name: CharPointer, /) -> int:
+        """Name the guest's system as PANDA does: linux-64-debian:6.1.
+
+        Family, bits and variant; the variant is the profile's group that is taken if another is not
+        named. Nothing else depends on it. NULL: it has no name. PANDA_ERR_ARGUMENT if it is no such
+        name.
+        """
+
+    def panda_os_name(self) -> bytes | None:
+        """The name that was given, or the empty string."""
+
+    def panda_os_variant(self) -> bytes | None:
+        """Its last part, or the empty string."""
+
+    def panda_os_family(self) -> int:
+        """Its first part."""
+
     def panda_os_use_profile(self, path: CharPointer, group: CharPointer, /) -> int:
         """Take the kernel's layout from a profile, PANDA's kernelinfo.conf: a GLib key file with a
         group for each kernel.
 
-        Without a group it is the one whose name is the guest's kernel's. The profile is looked at
-        when the kernel is looked for the next time, and checked against memory; what does not fit
-        is said by panda_os_attach(). What it does not have is found as without one. NULL as path:
-        no profile any more. PANDA_ERR_ARGUMENT if the file or the group is not there, or is none.
+        Without a group it is the one that panda_set_os_name() names, if there is such a group, else
+        the one whose name is the guest's kernel's. The profile is looked at when the kernel is
+        looked for the next time, and checked against memory; what does not fit is said by
+        panda_os_attach(). What it does not have is found as without one. NULL as path: no profile
+        any more. PANDA_ERR_ARGUMENT if the file or the group is not there, or is none.
         """
 
     def panda_os_profile(self, group: CharPointer, /) -> bytes | None:
@@ -2355,6 +2416,50 @@ class Library(NonblockingLibrary, Protocol):
     ) -> int:
         """How many elements a list has; 0 if it is NULL."""
 
+    def panda_osi_new_garray(self, element: int, /) -> _Pointer[PandaArray]:
+        """An empty list for elements of a size, for those who answer.
+
+        What is in it is known when it was given to osi; only then is that freed too.
+        """
+
+    def panda_osi_append(
+        self,
+        list: PandaArray | Array[PandaArray] | _Pointer[PandaArray] | _CArgObject | None,
+        element: Address,
+        /,
+    ) -> None:
+        """Append a copy of an element; the list has the texts it points to."""
+
+    def panda_osi_append_proc(
+        self,
+        list: PandaArray | Array[PandaArray] | _Pointer[PandaArray] | _CArgObject | None,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Append a process, with copies of its texts."""
+
+    def panda_osi_append_module(
+        self,
+        list: PandaArray | Array[PandaArray] | _Pointer[PandaArray] | _CArgObject | None,
+        m: OsiModule | Array[OsiModule] | _Pointer[OsiModule] | _CArgObject | None,
+        /,
+    ) -> None:
+        """Append a mapping or module, likewise."""
+
+    def panda_osi_copy_osiproc(
+        self,
+        p: OsiProc | Array[OsiProc] | _Pointer[OsiProc] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiProc]:
+        """A copy of a process with its name, to be freed by free_osiproc()."""
+
+    def panda_osi_copy_osimodule(
+        self,
+        m: OsiModule | Array[OsiModule] | _Pointer[OsiModule] | _CArgObject | None,
+        /,
+    ) -> _Pointer[OsiModule]:
+        """A copy of a mapping with its texts, to be freed by free_osimodule()."""
+
     def panda_osi_cleanup_garray(
         self,
         list: PandaArray | Array[PandaArray] | _Pointer[PandaArray] | _CArgObject | None,
@@ -2403,6 +2508,20 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> None:
         """Free what get_current_thread() gave."""
+
+    def panda_callstack_instr_get_binaries(
+        self,
+        libs: c_char_p | Array[c_char_p] | _Pointer[c_char_p] | _CArgObject | None,
+        n: int,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        /,
+    ) -> int:
+        """What the functions that run will return into, the last called first: paths of programs
+        and libraries, `[vdso]` and the like; in the kernel, names of modules or `[kernel]`,
+        `[???]` where that is not known. As get_callers.
+
+        The texts are valid until the thread asks again.
+        """
 
     def panda_callwitharg_add_target_string(self, target: CharPointer, /) -> None:
         """Look for a text."""
@@ -2580,9 +2699,9 @@ class Library(NonblockingLibrary, Protocol):
 
         is_kernel: in the kernel's mode, else in user mode. procname: while a process of this short
         name runs; NULL: any. libname: in code mapped from a file with this in its path; NULL: any.
-        trace_start, trace_stop: from the first of these addresses on, up to the other; 0: always.
-        range_begin, range_end: blocks that start there, both included; 0 and 0: any. Negative
-        PandaStatus on failure.
+        trace_start, trace_stop: from when the first of these addresses is come to, and until the
+        other is, whose block is not of it; 0: always. range_begin, range_end: blocks that start
+        there, both included; 0 and 0: any. Negative PandaStatus on failure.
         """
 
     def panda_hooks2_enable_hooks2(self, id: int, /) -> int:
@@ -2658,6 +2777,54 @@ class Library(NonblockingLibrary, Protocol):
         /,
     ) -> int:
         """Address of the struct file of a file a task has open; 0: none."""
+
+    def panda_osi_linux_ext_get_file_dentry(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        file: int,
+        /,
+    ) -> int:
+        """Address of the struct dentry of a struct file; 0: there is none."""
+
+    def panda_osi_linux_walk_page_table(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        va: int,
+        /,
+    ) -> int:
+        """Physical address of an address of the kernel's or the process' that runs, by the tables
+        that the kernel has for it; all ones if there is none.
+
+        The CPU's own translation shows less: while a program runs, no kernel.
+        """
+
+    def panda_osi_linux_osi_linux_virt_to_phys(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        va: int,
+        /,
+    ) -> int:
+        """The same, by the CPU's own translation if that leads somewhere."""
+
+    def panda_osi_linux_osi_linux_virtual_memory_read(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        addr: int,
+        buf: Address,
+        len: int,
+        /,
+    ) -> int:
+        """Read memory by that translation; negative PandaStatus if it cannot be."""
+
+    def panda_osi_linux_osi_linux_virtual_memory_write(
+        self,
+        cpu: PandaCPU | Array[PandaCPU] | _Pointer[PandaCPU] | _CArgObject | None,
+        addr: int,
+        buf: Address,
+        len: int,
+        /,
+    ) -> int:
+        """Write memory, likewise."""
 
     def panda_signal_block_sig(self, sig: int, /) -> int:
         """From now on, a signal of this number reaches no process.

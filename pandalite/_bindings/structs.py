@@ -1005,6 +1005,18 @@ class OsiThread(Structure):
     )
 
 
+class OsiPage(Structure):
+    """A part of a process' memory; nothing uses it."""
+
+    start: int
+    len: int
+
+    _fields_ = (
+        ("start", c_uint64),
+        ("len", c_uint64),
+    )
+
+
 class OsiProc(Structure):
     """A process; its name is freed with it.
 
@@ -1020,7 +1032,7 @@ class OsiProc(Structure):
     pid: int
     ppid: int
     name: _Pointer[c_char]
-    pages: int | None
+    pages: _Pointer[OsiPage]
     create_time: int
 
     _fields_ = (
@@ -1030,7 +1042,7 @@ class OsiProc(Structure):
         ("pid", c_int32),
         ("ppid", c_int32),
         ("name", POINTER(c_char)),
-        ("pages", c_void_p),
+        ("pages", POINTER(OsiPage)),
         ("create_time", c_uint64),
     )
 
@@ -1084,16 +1096,21 @@ class PandaArray(Structure):
         data: The elements, one behind the other.
         len: How many there are.
         kind: What they are; for cleanup_garray().
+        element: Bytes of an element, and for how many there is room.
     """
 
     data: _Pointer[c_char]
     len: int
     kind: int
+    element: int
+    room: int
 
     _fields_ = (
         ("data", POINTER(c_char)),
         ("len", c_uint32),
         ("kind", c_uint32),
+        ("element", c_uint32),
+        ("room", c_uint32),
     )
 
 
@@ -1342,16 +1359,10 @@ memory_access_desc._fields_ = (
 )
 
 
-class auxv_string(Structure):
-    """An argument or variable, cut if it is longer."""
-
-    text: bytes
-
-    _fields_ = (("text", c_char * 256),)
-
-
 class auxv_values(Structure):
     """What is on a program's first stack; 0 and "" where it says nothing.
+
+    Arguments and variables are cut if they are longer.
 
     Fields:
         entry: First instruction of the program itself.
@@ -1362,11 +1373,11 @@ class auxv_values(Structure):
     argc: int
     argv_ptr_ptr: int
     arg_ptr: Array[c_uint64]
-    argv: Array[auxv_string]
+    argv: Array[Array[c_char]]
     envc: int
     env_ptr_ptr: int
     env_ptr: Array[c_uint64]
-    envp: Array[auxv_string]
+    envp: Array[Array[c_char]]
     execfn_ptr: int
     execfn: bytes
     phdr: int
@@ -1394,11 +1405,11 @@ class auxv_values(Structure):
         ("argc", c_int),
         ("argv_ptr_ptr", c_uint64),
         ("arg_ptr", c_uint64 * 10),
-        ("argv", auxv_string * 10),
+        ("argv", c_char * 256 * 10),
         ("envc", c_int),
         ("env_ptr_ptr", c_uint64),
         ("env_ptr", c_uint64 * 20),
-        ("envp", auxv_string * 20),
+        ("envp", c_char * 256 * 20),
         ("execfn_ptr", c_uint64),
         ("execfn", c_char * 256),
         ("phdr", c_uint64),

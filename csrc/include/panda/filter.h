@@ -65,7 +65,9 @@ typedef struct PandaFilter {
  * Give an owner a filter, for what it registers from now on.
  *
  * NULL takes it away. PANDA_ERR_ARGUMENT if the filter makes no sense,
- * PANDA_ERR_STATE if there are too many at a time (55).
+ * PANDA_ERR_STATE if there are too many at a time (55), PANDA_ERR_OS if it has
+ * a procname and the guest's kernel, which is found, does not show which process
+ * runs.
  */
 int panda_set_filter(void *plugin, const PandaFilter *filter);
 

@@ -79,12 +79,39 @@ int64_t panda_os_dmesg(PandaLogMessage *messages, uint64_t n, char *texts,
  */
 int panda_os_uptime(uint64_t *ns);
 
+/** Families of operating systems. */
+typedef enum PandaOsFamily {
+    PANDA_FAMILY_UNKNOWN = 0,
+    PANDA_FAMILY_WINDOWS = 1,
+    PANDA_FAMILY_LINUX = 2,
+    PANDA_FAMILY_FREEBSD = 3,
+} PandaOsFamily;
+
+/**
+ * Name the guest's system as PANDA does: linux-64-debian:6.1.
+ *
+ * Family, bits and variant; the variant is the profile's group that is taken
+ * if another is not named. Nothing else depends on it. NULL: it has no name.
+ * PANDA_ERR_ARGUMENT if it is no such name.
+ */
+int panda_set_os_name(const char *name);
+
+/** The name that was given, or the empty string. */
+const char *panda_os_name(void);
+
+/** Its last part, or the empty string. */
+const char *panda_os_variant(void);
+
+/** Its first part. */
+PandaOsFamily panda_os_family(void);
+
 /**
  * Take the kernel's layout from a profile, PANDA's kernelinfo.conf: a GLib key
  * file with a group for each kernel.
  *
- * Without a group it is the one whose name is the guest's kernel's. The profile
- * is looked at when the kernel is looked for the next time, and checked against
+ * Without a group it is the one that panda_set_os_name() names, if there is
+ * such a group, else the one whose name is the guest's kernel's. The profile is
+ * looked at when the kernel is looked for the next time, and checked against
  * memory; what does not fit is said by panda_os_attach(). What it does not have
  * is found as without one. NULL as path: no profile any more.
  * PANDA_ERR_ARGUMENT if the file or the group is not there, or is none.

@@ -36,10 +36,17 @@ typedef int32_t target_pid_t;
 #define HWADDR_FMT_plx "%016" PRIx64
 #define TARGET_FMT_plx HWADDR_FMT_plx
 
-/* Lists of the plugin osi; if GLib's header is included first, its own. */
+/*
+ * Lists of the plugin osi, by the names GLib has for its own. If GLib's header
+ * is included first they are its, of which osi takes none.
+ */
 #ifndef __G_LIB_H__
 typedef struct PandaArray GArray;
 #define g_array_index(a, t, i) (((t *)(void *)(a)->data)[i])
+#define g_array_new(zero_terminated, clear, size) panda_osi_new_garray(size)
+#define g_array_sized_new(zero_terminated, clear, size, room)                 \
+    panda_osi_new_garray(size)
+#define g_array_append_val(a, v) panda_osi_append(a, &(v))
 #endif
 
 #define PANDA_EXPORT __attribute__((visibility("default")))
@@ -54,6 +61,11 @@ PANDA_EXPORT void uninit_plugin(void *self);
 /* ---- names of PANDA's that are called otherwise here ---- */
 
 #define panda_in_kernel(cpu) panda_in_kernel_mode(cpu)
+#define panda_os_familyno panda_os_family()
+#define OS_UNKNOWN PANDA_FAMILY_UNKNOWN
+#define OS_WINDOWS PANDA_FAMILY_WINDOWS
+#define OS_LINUX PANDA_FAMILY_LINUX
+#define OS_FREEBSD PANDA_FAMILY_FREEBSD
 #define rr_get_guest_instr_count() panda_rr_count()
 static inline void panda_enable_precise_pc(void) {}
 static inline void panda_disable_precise_pc(void) {}

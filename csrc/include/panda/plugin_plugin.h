@@ -34,7 +34,11 @@
 /* What other plugins may call, if they look for it by its name. */
 #define PPP_PROT_REG_CB(name)                                                 \
     PANDA_C_LINKAGE PANDA_EXPORT void ppp_add_cb_##name(name##_t fn);         \
-    PANDA_C_LINKAGE PANDA_EXPORT bool ppp_remove_cb_##name(name##_t fn)
+    PANDA_C_LINKAGE PANDA_EXPORT bool ppp_remove_cb_##name(name##_t fn);      \
+    PANDA_C_LINKAGE PANDA_EXPORT void ppp_add_cb_##name##_with_context(       \
+        name##_t_with_context fn, void *context);                             \
+    PANDA_C_LINKAGE PANDA_EXPORT bool ppp_remove_cb_##name##_with_context(    \
+        name##_t_with_context fn, void *context)
 
 /* The callback itself; in one file of the plugin. */
 #define PPP_CB_BOILERPLATE(name_)                                             \
@@ -55,6 +59,20 @@
     {                                                                         \
         return panda_ppp_remove(panda_plugin_own_name, #name_,                \
                                 (PandaPppFunction)fn) == 0;                   \
+    }                                                                         \
+    PANDA_C_LINKAGE PANDA_EXPORT void ppp_add_cb_##name_##_with_context(      \
+        name_##_t_with_context fn, void *context)                             \
+    {                                                                         \
+        panda_ppp_add_with_context(panda_plugin_own_name, #name_,             \
+                                   panda_plugin_self,                         \
+                                   (PandaPppFunction)fn, context);            \
+    }                                                                         \
+    PANDA_C_LINKAGE PANDA_EXPORT bool ppp_remove_cb_##name_##_with_context(   \
+        name_##_t_with_context fn, void *context)                             \
+    {                                                                         \
+        return panda_ppp_remove_with_context(panda_plugin_own_name, #name_,   \
+                                             (PandaPppFunction)fn,            \
+                                             context) == 0;                   \
     }
 
 /* In the plugin's other files. */

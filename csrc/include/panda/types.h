@@ -14,6 +14,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Around declarations that C++ sources include too. */
+#ifdef __cplusplus
+#define PANDA_C_BEGIN extern "C" {
+#define PANDA_C_END }
+#else
+#define PANDA_C_BEGIN
+#define PANDA_C_END
+#endif
+
 /**
  * A guest virtual address or register value.
  *

@@ -10,8 +10,12 @@
 #include "panda/plugins/osi.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** Another process runs, or the one that runs has got another program. */
 typedef void (*on_proc_change_t)(PandaCPU *cpu, target_ptr_t asid,
                                  OsiProc *proc);
+
+PANDA_C_END
 
 #endif

@@ -12,6 +12,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** How the stacks of threads are told from each other. */
 typedef enum stack_type {
     /** One for an address space. */
@@ -60,10 +62,30 @@ uint32_t panda_callstack_instr_get_functions(target_ptr_t *functions,
                                              uint32_t n, PandaCPU *cpu);
 
 /**
+ * What the functions that run will return into, the last called first: paths
+ * of programs and libraries, `[vdso]` and the like; in the kernel, names of
+ * modules or `[kernel]`, `[???]` where that is not known. As get_callers.
+ *
+ * The texts are valid until the thread asks again.
+ */
+uint32_t panda_callstack_instr_get_binaries(char **libs, uint32_t n,
+                                            PandaCPU *cpu);
+
+/**
+ * For PANDA's sake: binaries are looked up when they are asked for, so there
+ * is nothing to be enabled.
+ *
+ * Never blocks.
+ */
+void panda_callstack_instr_callstack_enable_binary_tracking(void);
+
+/**
  * The present place.
  *
  * Never blocks.
  */
 void panda_callstack_instr_get_prog_point(PandaCPU *cpu, prog_point *point);
+
+PANDA_C_END
 
 #endif

@@ -9,6 +9,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** A function was called whose argument of that index is one of the numbers. */
 typedef void (*on_call_match_num_t)(PandaCPU *cpu, target_ptr_t func,
                                     target_ptr_t *args, uint32_t matching_idx,
@@ -30,5 +32,7 @@ void panda_callwitharg_add_target_num(target_ptr_t target);
 
 /** Look for a number no more; false if it was not looked for. */
 bool panda_callwitharg_remove_target_num(target_ptr_t target);
+
+PANDA_C_END
 
 #endif

@@ -11,6 +11,8 @@
 #include "panda/plugins/hooks.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** A symbol that is waited for. */
 typedef struct hook_symbol_resolve hook_symbol_resolve;
 
@@ -69,5 +71,7 @@ symbol panda_dynamic_symbols_resolve_symbol(PandaCPU *cpu, target_ptr_t asid,
 symbol panda_dynamic_symbols_get_best_matching_symbol(PandaCPU *cpu,
                                                       target_ptr_t address,
                                                       target_ptr_t asid);
+
+PANDA_C_END
 
 #endif

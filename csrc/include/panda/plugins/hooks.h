@@ -14,6 +14,8 @@
 #include "panda/python.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** Longest name of a symbol or of what it is in, with its end. */
 #define MAX_PATH_LEN 256
 
@@ -159,5 +161,7 @@ target_ptr_t panda_hooks_get_result(PandaCPU *cpu);
 
 /** Change what the function has returned. */
 int panda_hooks_set_result(PandaCPU *cpu, target_ptr_t value);
+
+PANDA_C_END
 
 #endif

@@ -12,6 +12,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** Called at the start of a block; what it returns is not looked at. */
 typedef bool (*hooks2_func_t)(PandaCPU *cpu, PandaTB *tb, void *cb_data);
 
@@ -43,10 +45,10 @@ typedef void (*on_mmap_updated_t)(PandaCPU *cpu, const char *libname,
  *
  * is_kernel: in the kernel's mode, else in user mode. procname: while a
  * process of this short name runs; NULL: any. libname: in code mapped from a
- * file with this in its path; NULL: any. trace_start, trace_stop: from the
- * first of these addresses on, up to the other; 0: always. range_begin,
- * range_end: blocks that start there, both included; 0 and 0: any. Negative
- * PandaStatus on failure.
+ * file with this in its path; NULL: any. trace_start, trace_stop: from when the
+ * first of these addresses is come to, and until the other is, whose block is
+ * not of it; 0: always. range_begin, range_end: blocks that start there, both
+ * included; 0 and 0: any. Negative PandaStatus on failure.
  */
 int panda_hooks2_add_hooks2(hooks2_func_t hook, void *cb_data, bool is_kernel,
                             const char *procname, const char *libname,
@@ -58,5 +60,7 @@ int panda_hooks2_enable_hooks2(int id);
 
 /** Let a hook act no more. PANDA_ERR_ARGUMENT if there is none. */
 int panda_hooks2_disable_hooks2(int id);
+
+PANDA_C_END
 
 #endif

@@ -9,6 +9,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /**
  * A number of the process that runs.
  *
@@ -25,5 +27,7 @@ target_ptr_t panda_hw_proc_id_get_id(PandaCPU *cpu);
  * Never blocks.
  */
 bool panda_hw_proc_id_id_is_initialized(void);
+
+PANDA_C_END
 
 #endif

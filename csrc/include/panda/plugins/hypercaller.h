@@ -9,6 +9,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** Called when the guest makes a hypercall; it counts as handled. */
 typedef void (*hypercall_t)(PandaCPU *cpu);
 
@@ -21,5 +23,7 @@ int panda_hypercaller_register_hypercall(uint32_t magic, hypercall_t function);
 
 /** Undo it; PANDA_ERR_ARGUMENT if there is none. */
 int panda_hypercaller_unregister_hypercall(uint32_t magic);
+
+PANDA_C_END
 
 #endif

@@ -9,6 +9,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /**
  * The current process has mapped a part of a file.
  *
@@ -18,5 +20,7 @@
 typedef void (*on_library_load_t)(PandaCPU *cpu, target_ptr_t pc,
                                   char *filename, target_ptr_t base,
                                   target_ptr_t size);
+
+PANDA_C_END
 
 #endif

@@ -9,6 +9,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** A range of addresses that is watched. */
 typedef struct memory_hooks_region memory_hooks_region;
 
@@ -67,5 +69,7 @@ void panda_mem_hooks_enable_mem_hooking(void);
 
 /** Let no memory hook act; they stay. */
 void panda_mem_hooks_disable_mem_hooking(void);
+
+PANDA_C_END
 
 #endif

@@ -11,6 +11,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** A process, by the addresses of its structures. */
 typedef struct OsiProcHandle {
     target_ptr_t taskd;
@@ -24,6 +26,12 @@ typedef struct OsiThread {
     int32_t tid;
 } OsiThread;
 
+/** A part of a process' memory; nothing uses it. */
+typedef struct OsiPage {
+    target_ptr_t start;
+    target_ptr_t len;
+} OsiPage;
+
 /** A process; its name is freed with it. */
 typedef struct OsiProc {
     /** Address of its task_struct. */
@@ -35,7 +43,7 @@ typedef struct OsiProc {
     int32_t ppid;
     char *name;
     /** Always NULL. */
-    void *pages;
+    OsiPage *pages;
     uint64_t create_time;
 } OsiProc;
 
@@ -69,10 +77,88 @@ typedef struct PandaArray {
     uint32_t len;
     /** What they are; for cleanup_garray(). */
     uint32_t kind;
+    /** Bytes of an element, and for how many there is room. */
+    uint32_t element;
+    uint32_t room;
 } PandaArray;
 
 /** Another thread runs, or the running one has got a new program. */
 typedef void (*on_task_change_t)(PandaCPU *cpu);
+
+/*
+ * Whoever listens to one of these answers instead of the core: the function of
+ * the same name gives what was put into `out`, nothing if nothing was. What is
+ * given is freed as that of the core is: structures and texts are malloc()'s,
+ * lists are made by new_garray().
+ */
+
+/** Answers get_processes(). */
+typedef void (*on_get_processes_t)(PandaCPU *cpu, PandaArray **out);
+
+/** Answers get_process_handles(). */
+typedef void (*on_get_process_handles_t)(PandaCPU *cpu, PandaArray **out);
+
+/** Answers get_current_process(). */
+typedef void (*on_get_current_process_t)(PandaCPU *cpu, OsiProc **out);
+
+/** Answers get_current_process_handle(). */
+typedef void (*on_get_current_process_handle_t)(PandaCPU *cpu,
+                                                OsiProcHandle **out);
+
+/** Answers get_process(). */
+typedef void (*on_get_process_t)(PandaCPU *cpu, const OsiProcHandle *h,
+                                 OsiProc **out);
+
+/** Answers get_proc_mem(). */
+typedef void (*on_get_proc_mem_t)(PandaCPU *cpu, const OsiProc *p,
+                                  OsiProcMem **out);
+
+/** Answers get_modules(). */
+typedef void (*on_get_modules_t)(PandaCPU *cpu, PandaArray **out);
+
+/** Answers get_mappings(), and what is asked of mappings and not answered. */
+typedef void (*on_get_mappings_t)(PandaCPU *cpu, OsiProc *p, PandaArray **out);
+
+/** Answers get_file_mappings(). */
+typedef void (*on_get_file_mappings_t)(PandaCPU *cpu, OsiProc *p,
+                                       PandaArray **out);
+
+/** Answers get_heap_mappings(). */
+typedef void (*on_get_heap_mappings_t)(PandaCPU *cpu, OsiProc *p,
+                                       PandaArray **out);
+
+/** Answers get_stack_mappings(). */
+typedef void (*on_get_stack_mappings_t)(PandaCPU *cpu, OsiProc *p,
+                                        PandaArray **out);
+
+/** Answers get_unknown_mappings(). */
+typedef void (*on_get_unknown_mappings_t)(PandaCPU *cpu, OsiProc *p,
+                                          PandaArray **out);
+
+/** Answers get_mapping_by_addr(). */
+typedef void (*on_get_mapping_by_addr_t)(PandaCPU *cpu, OsiProc *p,
+                                         target_ptr_t addr, OsiModule **out);
+
+/** Answers get_mapping_base_address_by_name(). */
+typedef void (*on_get_mapping_base_address_by_name_t)(PandaCPU *cpu,
+                                                      OsiProc *p,
+                                                      const char *name,
+                                                      target_ptr_t *out);
+
+/** Answers has_mapping_prefix(). */
+typedef void (*on_has_mapping_prefix_t)(PandaCPU *cpu, OsiProc *p,
+                                        const char *prefix, bool *out);
+
+/** Answers get_current_thread(). */
+typedef void (*on_get_current_thread_t)(PandaCPU *cpu, OsiThread **out);
+
+/** Answers get_process_pid(). */
+typedef void (*on_get_process_pid_t)(PandaCPU *cpu, const OsiProcHandle *h,
+                                     int32_t *out);
+
+/** Answers get_process_ppid(). */
+typedef void (*on_get_process_ppid_t)(PandaCPU *cpu, const OsiProcHandle *h,
+                                      int32_t *out);
 
 /** The process that runs, to be freed; NULL if it is not known. */
 OsiProc *panda_osi_get_current_process(PandaCPU *cpu);
@@ -149,6 +235,35 @@ OsiProc *panda_osi_get_one_proc(PandaArray *list, uint32_t index);
 /** How many elements a list has; 0 if it is NULL. */
 uint32_t panda_osi_garray_len(PandaArray *list);
 
+/**
+ * An empty list for elements of a size, for those who answer.
+ *
+ * What is in it is known when it was given to osi; only then is that freed too.
+ */
+PandaArray *panda_osi_new_garray(uint32_t element);
+
+/** Append a copy of an element; the list has the texts it points to. */
+void panda_osi_append(PandaArray *list, const void *element);
+
+/** Append a process, with copies of its texts. */
+void panda_osi_append_proc(PandaArray *list, const OsiProc *p);
+
+/** Append a mapping or module, likewise. */
+void panda_osi_append_module(PandaArray *list, const OsiModule *m);
+
+/** A copy of a process with its name, to be freed by free_osiproc(). */
+OsiProc *panda_osi_copy_osiproc(const OsiProc *p);
+
+/** A copy of a mapping with its texts, to be freed by free_osimodule(). */
+OsiModule *panda_osi_copy_osimodule(const OsiModule *m);
+
+/**
+ * Does anybody answer instead of the core?
+ *
+ * Never blocks.
+ */
+bool panda_osi_is_provided(void);
+
 /** Free a list and what is in it. */
 void panda_osi_cleanup_garray(PandaArray *list);
 
@@ -169,5 +284,7 @@ void panda_osi_free_osiprochandle(OsiProcHandle *h);
 
 /** Free what get_current_thread() gave. */
 void panda_osi_free_osithread(OsiThread *t);
+
+PANDA_C_END
 
 #endif

@@ -9,26 +9,27 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** How many arguments, variables and bytes of each are kept. */
 #define MAX_NUM_ARGS 10
 #define MAX_NUM_ENV 20
 #define MAX_AUXV_STRING 256
 
-/** An argument or variable, cut if it is longer. */
-typedef struct auxv_string {
-    char text[MAX_AUXV_STRING];
-} auxv_string;
-
-/** What is on a program's first stack; 0 and "" where it says nothing. */
+/**
+ * What is on a program's first stack; 0 and "" where it says nothing.
+ *
+ * Arguments and variables are cut if they are longer.
+ */
 typedef struct auxv_values {
     int argc;
     target_ptr_t argv_ptr_ptr;
     target_ptr_t arg_ptr[MAX_NUM_ARGS];
-    auxv_string argv[MAX_NUM_ARGS];
+    char argv[MAX_NUM_ARGS][MAX_AUXV_STRING];
     int envc;
     target_ptr_t env_ptr_ptr;
     target_ptr_t env_ptr[MAX_NUM_ENV];
-    auxv_string envp[MAX_NUM_ENV];
+    char envp[MAX_NUM_ENV][MAX_AUXV_STRING];
     target_ptr_t execfn_ptr;
     char execfn[MAX_AUXV_STRING];
     target_ptr_t phdr;
@@ -62,5 +63,7 @@ typedef struct auxv_values {
  * The CPU is still in the kernel.
  */
 typedef void (*on_rec_auxv_t)(PandaCPU *cpu, PandaTB *tb, auxv_values *av);
+
+PANDA_C_END
 
 #endif

@@ -10,6 +10,8 @@
 
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /**
  * From now on, a signal of this number reaches no process.
  *
@@ -20,5 +22,7 @@ int panda_signal_block_sig(int32_t sig);
 
 /** The same for processes of a short name only. */
 int panda_signal_block_sig_by_proc(int32_t sig, char *procname);
+
+PANDA_C_END
 
 #endif

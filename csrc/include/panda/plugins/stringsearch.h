@@ -9,6 +9,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /**
  * An instruction has accessed the last byte of a text, and all before it in order.
  *
@@ -31,5 +33,7 @@ bool panda_stringsearch_remove_string(const char *text);
 
 /** Look for nothing. */
 void panda_stringsearch_reset_strings(void);
+
+PANDA_C_END
 
 #endif

@@ -16,6 +16,8 @@
 #include "panda/cpu.h"
 #include "panda/types.h"
 
+PANDA_C_BEGIN
+
 /** What an argument of a system call is. */
 typedef enum syscall_argtype_t {
     SYSCALL_ARG_U64 = 0x00,
@@ -120,5 +122,7 @@ const syscall_info_t *panda_syscalls2_get_syscall_info(uint32_t callno);
 
 /** What holds for all of them; NULL without the argument load-info. */
 const syscall_meta_t *panda_syscalls2_get_syscall_meta(void);
+
+PANDA_C_END
 
 #endif
