@@ -87,7 +87,17 @@ void os_forget_stacks(void);
 bool os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
                          void *opaque);
 
-/* ---- infer.c, infer_modules.c ---- */
+/* ---- sockets.c ---- */
+
+/* Families of sockets, of all Linux guests the same. */
+#define OS_AF_UNIX 1
+#define OS_AF_INET 2
+#define OS_AF_INET6 10
+
+/* Is a struct file that of a socket? */
+bool os_is_socket(uint64_t file);
+
+/* ---- infer.c, infer_modules.c, infer_sockets.c, infer_unix.c ---- */
 
 /* More runs than when the layout was worked out: perhaps it shows more. */
 void os_infer_again(void);
@@ -96,6 +106,14 @@ void os_infer_again(void);
 bool os_infer_modules(uint64_t head);
 /* Where the list of modules begins, found by what is in it. */
 bool os_find_modules(uint64_t *head);
+
+/*
+ * The layout of sockets, by those that processes have open. What is known stays
+ * known; more of them may show more.
+ */
+void os_infer_sockets(void);
+/* Has a local socket anything that may be its name? */
+bool os_unix_may_have_name(uint64_t sock);
 
 /* ---- modules.c ---- */
 
