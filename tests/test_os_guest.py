@@ -146,8 +146,8 @@ def check_processes(out: dict[str, Any]) -> None:
         assert seen["threads"] == [int(pid)] and threads == ["1"]
     if isinstance(out["modules"], list):
         truth_modules = [line.split() for line in out["proc_modules"]]
-        assert [(m[0], m[1]) for m in out["modules"]] == [
-            (t[0], int(t[5], 16)) for t in truth_modules
+        assert [list(m) for m in out["modules"]] == [
+            [t[0], int(t[5], 16), int(t[1])] for t in truth_modules
         ]
 
 
