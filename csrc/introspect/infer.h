@@ -74,6 +74,11 @@ void os_infer_mm(OsInference *in);
 /* infer_files.c: files, their names, tables and mounts. */
 void os_infer_files(OsInference *in);
 
+/*
+ * infer_module_memory.c: where these modules are, if in parts; where in struct
+ * module what follows begins; 0: they are not.
+ */
+int os_infer_module_memory(const uint64_t *module, unsigned n);
 
 /* infer_mounts.c: the tree of mounts, from the root of processes on. */
 void os_infer_mounts(const OsInference *in);

@@ -17,6 +17,9 @@
 #define VM_EXEC 4
 #define S_TYPE 0170000
 #define S_REGULAR 0100000
+/* Bits of f_mode; that behind FMODE_CAN_READ is FMODE_CAN_WRITE. */
+#define FMODE_CAN_READ 0x20000u
+#define FMODE_OPENED 0x80000u
 #define STRUCT_MOUNT_PARENT (2 * WORD)
 #define STRUCT_MOUNT_POINT (3 * WORD)
 #define STRUCT_MOUNT_MNT (4 * WORD)
@@ -432,7 +435,7 @@ static void add_open(const OsInference *in, Files *f)
 }
 
 /* The kernel derives its mode from the flags: bits for reading and writing. */
-static bool is_f_flags(const Files *f, int at)
+static bool is_f_flags(const Files *f, int at, int f_mode)
 {
     unsigned kinds = 0;
 
@@ -440,7 +443,7 @@ static bool is_f_flags(const Files *f, int at)
         uint32_t flags, mode;
 
         if (!os_read_u32(f->file[i] + at, &flags)
-            || !os_read_u32(f->file[i] + at + 4, &mode)
+            || !os_read_u32(f->file[i] + f_mode, &mode)
             || flags >> 24 || ((flags + 1) & 3) != (mode & 3)
             || !(mode & 3)) {
             return false;
@@ -449,6 +452,44 @@ static bool is_f_flags(const Files *f, int at)
     }
     /* One kind proves nothing. */
     return kinds & (kinds - 1);
+}
+
+/* It is open, and what its operations can do is what it may be used for. */
+static bool is_f_mode(const Files *f, int at)
+{
+    for (unsigned i = 0; i < f->n; i++) {
+        uint32_t mode;
+
+        if (!os_read_u32(f->file[i] + at, &mode) || !(mode & FMODE_OPENED)
+            || !(mode & 3) || (mode / FMODE_CAN_READ & 3) != (mode & 3)) {
+            return false;
+        }
+    }
+    return f->n;
+}
+
+/*
+ * Since Linux 6.12 they are apart, both in front of the path; there must be one
+ * such number of each.
+ */
+static bool find_apart(const Files *f, int *flags)
+{
+    int path = os_offset(OS_FILE_MNT), mode = 0;
+    unsigned modes = 0, hits = 0;
+
+    for (int at = 0; at < path; at += 4) {
+        if (is_f_mode(f, at)) {
+            mode = at;
+            modes++;
+        }
+    }
+    for (int at = 0; modes == 1 && at < path; at += 4) {
+        if (at != mode && is_f_flags(f, at, mode)) {
+            *flags = at;
+            hits++;
+        }
+    }
+    return hits == 1;
 }
 
 /* Behind a lock that nobody waits for: a list of waiters that is empty. */
@@ -482,15 +523,24 @@ static void find_position(const Files *f, int flags)
 
 static void find_opened(const OsInference *in, Files *f)
 {
+    int flags;
+
     add_open(in, f);
     for (int at = 0; at < FILE_REACH; at += 4) {
-        if (is_f_flags(f, at)) {
+        if (is_f_flags(f, at, at + 4)) {
             os_layout_set(OS_FILE_FLAGS, at, OS_INFERRED,
                           "whether it may be read or written agrees with the "
                           "next number (f_mode), in more than one kind");
             find_position(f, at);
             return;
         }
+    }
+    if (find_apart(f, &flags)) {
+        os_layout_set(OS_FILE_FLAGS, flags, OS_INFERRED,
+                      "whether it may be read or written agrees with the "
+                      "number (f_mode) that says that it is open and can be "
+                      "so used, in more than one kind");
+        find_position(f, flags);
     }
 }
 

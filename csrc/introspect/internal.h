@@ -123,6 +123,9 @@ bool os_unix_may_have_name(uint64_t sock);
  */
 bool os_modules_head(uint64_t *head, bool insist);
 
+/* Is an address in a module's memory? */
+bool os_module_holds(uint64_t module, uint64_t address);
+
 /* Address of a symbol of a module's; `module:name` is one of that module. */
 bool os_module_symbol(const char *name, uint64_t *address);
 
