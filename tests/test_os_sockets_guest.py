@@ -48,7 +48,8 @@ def look_at_sockets(panda: Any) -> dict[str, Any]:
     """What panda.os says of all sockets, by their inodes, and what /proc/net says."""
     for command in SCENE:
         panda.run_serial_cmd(command, timeout=60)
-    out: dict[str, Any] = {"endianness": panda.endianness, "net": {}}
+    word = panda.run_serial_cmd("printf '\\1\\0' | od -An -tx2").strip()
+    out: dict[str, Any] = {"order": {"0001": "<", "0100": ">"}[word], "net": {}}
 
     def look(cpu: Any) -> dict[str, Any]:
         found = {}
@@ -84,7 +85,7 @@ def _end(text: str, order: str) -> list[Any]:
     """An address as the kernel prints it: by numbers of 32 bits, in its own byte order."""
     address, port = text.split(":")
     numbers = [int(address[i : i + 8], 16) for i in range(0, len(address), 8)]
-    raw = struct.pack(f"{'<' if order == 'little' else '>'}{len(numbers)}I", *numbers)
+    raw = struct.pack(f"{order}{len(numbers)}I", *numbers)
     return [
         socket.inet_ntop(socket.AF_INET6 if len(raw) == 16 else socket.AF_INET, raw),
         int(port, 16),
@@ -116,7 +117,7 @@ def _true(out: dict[str, Any]) -> dict[str, list[list[Any]]]:
                 kind, protocol = _OF_INET[name.rstrip("6")]
                 family = "inet6" if name.endswith("6") else "inet"
                 row = [family, kind, protocol, int(words[3], 16)]
-                row += _end(words[1], out["endianness"]) + _end(words[2], out["endianness"])
+                row += _end(words[1], out["order"]) + _end(words[2], out["order"])
                 inode = words[9]
             if row not in truth.setdefault(inode, []):
                 truth[inode].append(row)
