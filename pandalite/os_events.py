@@ -9,6 +9,7 @@ gives stays true of the event.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -396,9 +397,9 @@ def _first_stack(
     bounds = guest._bounds(process)
     if bounds is None:
         return [], [], {}
-    size = panda.bits // 8
-    order = panda.endianness
-    for width in (size, 4):
+    # A machine of PowerPC starts in one byte order, and may run programs of the other.
+    orders = (panda.endianness, "big" if panda.endianness == "little" else "little")
+    for order, width in itertools.product(orders, (panda.bits // 8, 4)):
         words = _Words(process, bounds.start_stack, width, order)
         # A count; a program of 32 bits has a pointer behind it in the same word.
         if 0 <= words.next() <= _MOST_WORDS:
