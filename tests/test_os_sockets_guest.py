@@ -50,6 +50,7 @@ def look_at_sockets(panda: Any) -> dict[str, Any]:
         panda.run_serial_cmd(command, timeout=60)
     word = panda.run_serial_cmd("printf '\\1\\0' | od -An -tx2").strip()
     out: dict[str, Any] = {"order": {"0001": "<", "0100": ">"}[word], "net": {}}
+    out["machine"] = panda.run_serial_cmd("uname -m").strip()
 
     def look(cpu: Any) -> dict[str, Any]:
         found = {}
@@ -93,22 +94,24 @@ def _end(text: str, order: str) -> list[Any]:
 
 
 _KINDS = {1: "stream", 2: "dgram", 3: "raw", 5: "seqpacket"}
+_KINDS_OF_MIPS = {**_KINDS, 1: "dgram", 2: "stream"}
 _OF_INET = {"tcp": ("stream", 6), "udp": ("dgram", 17), "raw": ("raw", None)}
 
 
 def _true(out: dict[str, Any]) -> dict[str, list[list[Any]]]:
     """Of each inode what /proc/net said before and after, in the form of what is found."""
     truth: dict[str, list[list[Any]]] = {}
+    kinds = _KINDS_OF_MIPS if out["machine"].startswith("mips") else _KINDS
     for name, lines in out["net"].items():
         for line in lines:
             words = line.split()
             if name == "netlink":
                 row, inode = ["netlink", None, int(words[1])], words[9]
             elif name == "packet":
-                row, inode = ["packet", _KINDS[int(words[2])]], words[8]
+                row, inode = ["packet", kinds[int(words[2])]], words[8]
             elif name == "unix":
                 connected, listens = words[5] == "03", int(words[3], 16) >> 16 & 1
-                kind = _KINDS[int(words[4], 16)]
+                kind = kinds[int(words[4], 16)]
                 state = 10 if listens else 1 if connected else 7
                 row = ["unix", kind, 0, state if kind == "stream" else None]
                 row += [words[7] if len(words) > 7 else "", 0]

@@ -16,7 +16,6 @@
 #define LARGEST_TYPE 10
 #define LARGEST_STATE 13
 #define SS_UNCONNECTED 1
-#define STREAM 1
 /* Behind the state, which is a number of 4 bytes. */
 #define TYPE 4
 /* state, flags of it, bound_dev_if, a node of a list. */
@@ -239,7 +238,7 @@ static bool is_state(const OsSockets *s, int at)
 
         if (!os_read(s->sock[i] + at, &state, 1) || state >= LARGEST_STATE
             || !os_read_u32(s->socket[i], &known)
-            || (s->type[i] == STREAM
+            || (s->type[i] == OS_SOCK_STREAM
                 && ((state == OS_TCP_LISTEN && known != SS_UNCONNECTED)
                     || (state == OS_TCP_ESTABLISHED
                         && known == SS_UNCONNECTED)))) {

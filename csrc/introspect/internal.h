@@ -93,6 +93,14 @@ bool os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
 #define OS_AF_UNIX 1
 #define OS_AF_INET 2
 #define OS_AF_INET6 10
+/* Kinds of sockets, of which MIPS numbers two the other way round. */
+#ifdef TARGET_MIPS
+#define OS_SOCK_STREAM 2
+#define OS_SOCK_DGRAM 1
+#else
+#define OS_SOCK_STREAM 1
+#define OS_SOCK_DGRAM 2
+#endif
 
 /* Is a struct file that of a socket? */
 bool os_is_socket(uint64_t file);

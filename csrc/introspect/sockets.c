@@ -105,6 +105,9 @@ static const char *fill(uint64_t file, PandaSocket *out)
         return "what kind it is";
     }
     out->state = state;
+    /* The same number for all guests. */
+    out->type = out->type == OS_SOCK_STREAM ? 1
+        : out->type == OS_SOCK_DGRAM ? 2 : out->type;
     /* Local ones have none. */
     if (!get_u16(sock, OS_SOCK_PROTOCOL, &out->protocol)
         && out->family != OS_AF_UNIX) {

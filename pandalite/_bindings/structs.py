@@ -389,7 +389,7 @@ class PandaSocket(Structure):
 
     Fields:
         family: AF_...: 1 local, 2 IPv4, 10 IPv6, 16 netlink.
-        type: SOCK_...: 1 stream, 2 datagram, 3 raw.
+        type: SOCK_...: 1 stream, 2 datagram, 3 raw; of guests of MIPS too.
         state: The protocol's state; TCP: 1 established, 10 listening.
         local_address: Addresses: 4 bytes of IPv4 or 16 of IPv6, as on the wire.
         path: Name of a local socket: a path, or what begins with `@` if it is of no file, and

@@ -85,7 +85,7 @@ typedef struct PandaModule {
 typedef struct PandaSocket {
     /** AF_...: 1 local, 2 IPv4, 10 IPv6, 16 netlink. */
     uint32_t family;
-    /** SOCK_...: 1 stream, 2 datagram, 3 raw. */
+    /** SOCK_...: 1 stream, 2 datagram, 3 raw; of guests of MIPS too. */
     uint32_t type;
     uint32_t protocol;
     /** The protocol's state; TCP: 1 established, 10 listening. */
