@@ -86,7 +86,8 @@ class Socket:
     protocol: int
     #: The protocol's state; TCP: 1 established, 10 listening.
     state: int
-    #: Address and port; the address is text, empty where there are none.
+    #: Address and port; the address is text, empty where there are none. Of a unix
+    #: socket it is its name, as /proc/net/unix has it: ``@`` is a byte that is 0.
     local: tuple[str, int]
     remote: tuple[str, int]
 
@@ -199,7 +200,11 @@ class Process:
         return self._os._files(self.task)
 
     def sockets(self) -> list[Socket]:
-        """Those of its files that are sockets."""
+        """Those of its files that are sockets.
+
+        Raises:
+            IntrospectionError: What one of them is cannot be made out.
+        """
         return self._os._sockets(self.task)
 
     def threads(self) -> list[Process]:
@@ -620,19 +625,22 @@ class GuestOs:
     def _sockets(self, task: int) -> list[Socket]:
         result = []
         for f in self._list(PandaOpenFile, self._library.panda_os_files, 64, task):
+            if not self._path(f.file).startswith("socket:["):
+                continue
             s = PandaSocket()
-            if self._library.panda_os_socket(f.file, ctypes.byref(s)) >= 0:
-                result.append(
-                    Socket(
-                        f.fd,
-                        _FAMILIES.get(s.family, str(s.family)),
-                        _KINDS.get(s.type, str(s.type)),
-                        s.protocol,
-                        s.state,
-                        (_address(s.family, bytes(s.local_address)), s.local_port),
-                        (_address(s.family, bytes(s.remote_address)), s.remote_port),
-                    )
+            self._check(self._library.panda_os_socket(f.file, ctypes.byref(s)))
+            local = s.path.decode(errors="surrogateescape")
+            result.append(
+                Socket(
+                    f.fd,
+                    _FAMILIES.get(s.family, str(s.family)),
+                    _KINDS.get(s.type, str(s.type)),
+                    s.protocol,
+                    s.state,
+                    (local or _address(s.family, bytes(s.local_address)), s.local_port),
+                    (_address(s.family, bytes(s.remote_address)), s.remote_port),
                 )
+            )
         return result
 
     def _read(self, task: int, address: int, size: int) -> bytes:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -401,8 +402,6 @@ def _first_stack(
     guest: GuestOs, process: Process
 ) -> tuple[list[str], list[str], dict[str | int, int]]:
     panda: Any = guest._panda
-    size = panda.bits // 8
-    order = panda.endianness
     argv: list[str] = []
     envp: list[str] = []
     auxv: dict[str | int, int] = {}
@@ -410,7 +409,9 @@ def _first_stack(
         bounds = guest._bounds(process)
         if bounds is None:
             return argv, envp, auxv
-        for width in (size, 4):
+        # A machine of PowerPC starts in one byte order, and may run programs of the other.
+        orders = (panda.endianness, "big" if panda.endianness == "little" else "little")
+        for order, width in itertools.product(orders, (panda.bits // 8, 4)):
             words = _Words(process, bounds.start_stack, width, order)
             # A count; a program of 32 bits has a pointer behind it in the same word.
             if 0 <= words.next() <= _MOST_WORDS:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from guest import ROOT, boot, in_guest, run_case
 from linux_guests import GUESTS, MACHINES
+from test_os_sockets_guest import case_sockets, check_sockets
 
 LIBRARIES = ROOT / "pandalite" / "_lib"
 
@@ -366,6 +367,11 @@ def test_modules(compared: Any) -> None:
     assert len(true) > 5
     for (_, base, size), t in zip(found["modules"], true):
         assert (base, size) == (int(t[5], 16), int(t[1]))
+
+
+def test_sockets(arch: str) -> None:
+    out = run_case(case_sockets, arch, timeout=400)
+    print(f"{arch}: sockets: {check_sockets(out)}")
 
 
 def test_attach(compared: Any) -> None:

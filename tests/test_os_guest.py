@@ -146,8 +146,8 @@ def check_processes(out: dict[str, Any]) -> None:
         assert seen["threads"] == [int(pid)] and threads == ["1"]
     if isinstance(out["modules"], list):
         truth_modules = [line.split() for line in out["proc_modules"]]
-        assert [(m[0], m[1]) for m in out["modules"]] == [
-            (t[0], int(t[5], 16)) for t in truth_modules
+        assert [list(m) for m in out["modules"]] == [
+            [t[0], int(t[5], 16), int(t[1])] for t in truth_modules
         ]
 
 
@@ -334,51 +334,6 @@ def test_symbols() -> None:
     assert out["at"] == ["do_exit", "do_exit+0x5"]
     assert "no_such_symbol" in out["missing"]
     assert "task_struct.tasks" in out["report"] and "VMCOREINFO: yes" in out["report"]
-
-
-def case_sockets() -> dict[str, Any]:
-    panda = boot()
-
-    def work() -> dict[str, Any]:
-        panda.run_serial_cmd("ip addr add 127.0.0.1/8 dev lo; ip link set lo up")
-        panda.run_serial_cmd("(sleep 100 | nc -l -p 4321 >/dev/null) & sleep 1")
-        panda.run_serial_cmd("(sleep 100 | nc 127.0.0.1 4321 >/dev/null) & sleep 1")
-        tcp = lines_of(panda, "cat /proc/net/tcp")
-
-        def look(cpu: Any) -> list[Any]:
-            return [
-                [s.family, s.kind, s.protocol, s.state, *s.local, *s.remote]
-                for p in panda.os.processes()
-                if p.name == "nc"
-                for s in p.sockets()
-            ]
-
-        return {"tcp": tcp, "found": at_rest(panda, look)}
-
-    return in_guest(panda, work)
-
-
-def test_sockets() -> None:
-    out = run_case(case_sockets)
-    truth = set()
-    for line in out["tcp"][1:]:
-        _, local, remote, state = line.split()[:4]
-        truth.add((*_end(local), *_end(remote), int(state, 16)))
-    mapped = "::ffff:"
-    found = {
-        (s[4].replace(mapped, ""), s[5], s[6].replace(mapped, ""), s[7], s[3]) for s in out["found"]
-    }
-    assert sorted(s[0] for s in out["found"]) == ["inet", "inet6"]
-    # The server's end is of IPv6, and in another file of /proc/net.
-    assert len(found) == 2 and len(found & truth) >= 1
-    assert {(s[2], s[3], s[0], s[1], s[4]) for s in found} == found
-    assert all(s[1:3] == ["stream", 6] for s in out["found"])
-
-
-def _end(text: str) -> tuple[str, int]:
-    address, port = text.split(":")
-    octets = bytes.fromhex(address)[::-1]
-    return ".".join(map(str, octets)), int(port, 16)
 
 
 # ---- no kernel there, and guests that lie ----

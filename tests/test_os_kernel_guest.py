@@ -341,7 +341,8 @@ def check_kernel(out: dict[str, Any]) -> list[str]:
         said[1] = f"{len(out['true log'])} lines equal"
     assert len(out["uptimes"]) == 2
     if not isinstance(out["uptimes"][0][1], str):
-        assert all(-0.012 < found - true < 0.022 for true, found in out["uptimes"]), out["uptimes"]
+        # Between the kernel's word and the end of the system call the host may have been busy.
+        assert all(-0.012 < found - true < 0.1 for true, found in out["uptimes"]), out["uptimes"]
         said[2] = "equal"
     return said
 

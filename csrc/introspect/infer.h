@@ -71,9 +71,30 @@ void os_infer_threads(OsInference *in);
 /* infer_mm.c: memory maps and mappings. */
 void os_infer_mm(OsInference *in);
 
+/* Files that are looked at; the first `mapped` of them are mapped somewhere. */
+#define OS_MAX_LOOKED_AT 128
+typedef struct OsFiles {
+    unsigned n, mapped;
+    uint64_t file[OS_MAX_LOOKED_AT];
+    /* Of the mapped ones. */
+    uint64_t dentry[OS_MAX_LOOKED_AT], mnt[OS_MAX_LOOKED_AT];
+    uint64_t inode[OS_MAX_LOOKED_AT];
+} OsFiles;
+
 /* infer_files.c: files, their names, tables and mounts. */
 void os_infer_files(OsInference *in);
+void os_add_file(OsFiles *f, uint64_t file);
+/* The file of a process' program; 0: it is not known. */
+uint64_t os_code_file(const OsInference *in, uint64_t mm);
 
+/* infer_opened.c: how a file was opened, and its position. */
+void os_infer_opened(const OsInference *in, OsFiles *f);
+
+/*
+ * infer_module_memory.c: where these modules are, if in parts; where in struct
+ * module what follows begins; 0: they are not.
+ */
+int os_infer_module_memory(const uint64_t *module, unsigned n);
 
 /* infer_mounts.c: the tree of mounts, from the root of processes on. */
 void os_infer_mounts(const OsInference *in);

@@ -7,8 +7,6 @@
 #include "introspect/infer.h"
 
 #define WORD ((int)os_memory.word)
-#define MAX_FILES 128
-#define MAX_FDS 64
 #define MAX_NAME 255
 #define DEEPEST 64
 #define FILE_REACH 192
@@ -21,14 +19,6 @@
 #define STRUCT_MOUNT_POINT (3 * WORD)
 #define STRUCT_MOUNT_MNT (4 * WORD)
 
-/* Files that are looked at; the first `mapped` of them are mapped somewhere. */
-typedef struct Files {
-    unsigned n, mapped;
-    uint64_t file[MAX_FILES];
-    /* Of the mapped ones. */
-    uint64_t dentry[MAX_FILES], mnt[MAX_FILES], inode[MAX_FILES];
-} Files;
-
 static uint64_t word(uint64_t base, int offset)
 {
     uint64_t value;
@@ -36,14 +26,14 @@ static uint64_t word(uint64_t base, int offset)
     return os_read_word(base + offset, &value) ? value : 0;
 }
 
-static void add(Files *f, uint64_t file)
+void os_add_file(OsFiles *f, uint64_t file)
 {
     for (unsigned i = 0; i < f->n; i++) {
         if (f->file[i] == file) {
             return;
         }
     }
-    if (f->n < MAX_FILES) {
+    if (f->n < OS_MAX_LOOKED_AT) {
         f->file[f->n++] = file;
     }
 }
@@ -64,7 +54,7 @@ static bool is_named(uint64_t dentry, int name, bool *inside)
         && strlen(text) == len;
 }
 
-static bool is_path(const Files *f, int path, int name)
+static bool is_path(const OsFiles *f, int path, int name)
 {
     unsigned within = 0;
 
@@ -83,7 +73,7 @@ static bool is_path(const Files *f, int path, int name)
     return within * 2 > f->mapped;
 }
 
-static bool find_path(const Files *f, int *path, int *name)
+static bool find_path(const OsFiles *f, int *path, int *name)
 {
     for (*path = 0; *path < FILE_REACH; *path += WORD) {
         for (*name = 2 * WORD; *name < 16 * WORD; *name += WORD) {
@@ -106,7 +96,8 @@ static bool holds(uint64_t vma, uint64_t address)
  * No file behind the stack, one behind the program's code. Where there is none,
  * the offset in front of it counts pages from address 0.
  */
-static bool is_vm_file(const OsInference *in, int at, unsigned shift, Files *f)
+static bool is_vm_file(const OsInference *in, int at, unsigned shift,
+                       OsFiles *f)
 {
     int arguments = os_offset(OS_MM_ARG_START);
     unsigned bare = 0, anchored = 0, code = 0;
@@ -125,7 +116,7 @@ static bool is_vm_file(const OsInference *in, int at, unsigned shift, Files *f)
         } else {
             /* What can be executed is a regular file with a name. */
             if (word(vma, os_offset(OS_VMA_FLAGS)) & VM_EXEC) {
-                add(f, file);
+                os_add_file(f, file);
             }
             code += holds(vma, word(mm, arguments - 7 * WORD));
         }
@@ -136,7 +127,7 @@ static bool is_vm_file(const OsInference *in, int at, unsigned shift, Files *f)
         && anchored + 4 * in->n_mms >= bare;
 }
 
-static bool find_vm_file(const OsInference *in, Files *f, int *path,
+static bool find_vm_file(const OsInference *in, OsFiles *f, int *path,
                          int *name)
 {
     /* Larger pages than 4 KB: the same numbers count more. */
@@ -181,7 +172,7 @@ static bool leads_to_root(uint64_t dentry, int parent, int name)
     return false;
 }
 
-static bool find_parent(const Files *f, int name, int *parent)
+static bool find_parent(const OsFiles *f, int name, int *parent)
 {
     /* struct qstr begins 8 bytes in front, perhaps aligned to 8. */
     for (*parent = name - 8 - WORD; *parent >= name - 16; *parent -= WORD) {
@@ -198,7 +189,7 @@ static bool find_parent(const Files *f, int name, int *parent)
 }
 
 /* Names in directories are hashed: what points to them is known. */
-static void find_hash(const Files *f, int parent)
+static void find_hash(const OsFiles *f, int parent)
 {
     int at = parent - WORD;
     unsigned good = 0;
@@ -216,7 +207,7 @@ static void find_hash(const Files *f, int parent)
 }
 
 /* What can be executed is a regular file: its inode begins with its mode. */
-static bool is_d_inode(Files *f, int at)
+static bool is_d_inode(OsFiles *f, int at)
 {
     for (unsigned i = 0; i < f->mapped; i++) {
         uint8_t mode[2];
@@ -230,7 +221,7 @@ static bool is_d_inode(Files *f, int at)
     return true;
 }
 
-static bool find_inode(Files *f, int name)
+static bool find_inode(OsFiles *f, int name)
 {
     /* struct qstr may end with padding to 8 bytes. */
     int inode = name + WORD;
@@ -262,7 +253,7 @@ static bool find_inode(Files *f, int name)
 }
 
 /* A number per inode, no pointer. */
-static bool is_ino(const Files *f, int at)
+static bool is_ino(const OsFiles *f, int at)
 {
     for (unsigned i = 0; i < f->mapped; i++) {
         uint64_t number = word(f->inode[i], at);
@@ -281,7 +272,7 @@ static bool is_ino(const Files *f, int at)
 }
 
 /* The file system, then a pointer into the inode itself (i_mapping). */
-static bool is_i_sb(const Files *f, int at)
+static bool is_i_sb(const OsFiles *f, int at)
 {
     for (unsigned i = 0; i < f->mapped; i++) {
         uint64_t mapping = word(f->inode[i], at + WORD);
@@ -314,7 +305,7 @@ static bool is_sb_name(uint64_t sb, int type)
     return false;
 }
 
-static void find_sb(const Files *f, int name)
+static void find_sb(const OsFiles *f, int name)
 {
     int i_sb = 16, d_sb = name + 2 * WORD;
 
@@ -386,7 +377,7 @@ static bool is_mounted(uint64_t mnt, int name)
     return false;
 }
 
-static void find_mounts(const Files *f, int name)
+static void find_mounts(const OsFiles *f, int name)
 {
     static const char why[] = "never changed; up to a mount that is its own "
         "parent, each on a name";
@@ -402,101 +393,9 @@ static void find_mounts(const Files *f, int name)
     os_layout_set(OS_MOUNT_MNT, STRUCT_MOUNT_MNT, OS_CONSTANT, why);
 }
 
-/* ---- how a file was opened, and its position ---- */
-
-/* Files that processes have open, behind those that are mapped. */
-static void add_open(const OsInference *in, Files *f)
-{
-    int files = os_offset(OS_TASK_FILES) + in->start;
-
-    if (!os_knows(OS_TASK_FILES)) {
-        return;
-    }
-    for (unsigned row = 1; row < in->n; row++) {
-        uint64_t fdt = word(os_cell(in, row, files), os_offset(OS_FILES_FDT));
-        uint64_t table = word(fdt, os_offset(OS_FDT_FD));
-        uint32_t max = 0;
-
-        if (in->kernel_thread[row] || !os_is_pointer(table)
-            || !os_read_u32(fdt + os_offset(OS_FDT_MAX), &max)) {
-            continue;
-        }
-        for (int fd = 0; fd < MIN(max, MAX_FDS); fd++) {
-            uint64_t file = word(table, fd * WORD);
-
-            if (os_is_pointer(file) && file % WORD == 0) {
-                add(f, file);
-            }
-        }
-    }
-}
-
-/* The kernel derives its mode from the flags: bits for reading and writing. */
-static bool is_f_flags(const Files *f, int at)
-{
-    unsigned kinds = 0;
-
-    for (unsigned i = 0; i < f->n; i++) {
-        uint32_t flags, mode;
-
-        if (!os_read_u32(f->file[i] + at, &flags)
-            || !os_read_u32(f->file[i] + at + 4, &mode)
-            || flags >> 24 || ((flags + 1) & 3) != (mode & 3)
-            || !(mode & 3)) {
-            return false;
-        }
-        kinds |= 1 << (mode & 3);
-    }
-    /* One kind proves nothing. */
-    return kinds & (kinds - 1);
-}
-
-/* Behind a lock that nobody waits for: a list of waiters that is empty. */
-static void find_position(const Files *f, int flags)
-{
-    for (int at = ROUND_UP(flags + 8, WORD); at < FILE_REACH; at += WORD) {
-        unsigned good = 0, small = 0;
-        int pos = at + 2 * WORD;
-
-#ifndef TARGET_I386
-        pos = ROUND_UP(pos, 8);
-#endif
-        pos = ROUND_UP(pos, WORD);
-        for (unsigned i = 0; i < f->n; i++) {
-            uint64_t value, here = f->file[i] + at;
-
-            good += word(here, 0) == here && word(here, WORD) == here;
-            small += os_read_u64(f->file[i] + pos, &value)
-                && value < 1ull << 48;
-        }
-        if (os_most(good, f->n)) {
-            if (small == f->n) {
-                os_layout_set(OS_FILE_POS, pos, OS_INFERRED,
-                              "behind the lock of the position, whose list "
-                              "is empty; small");
-            }
-            return;
-        }
-    }
-}
-
-static void find_opened(const OsInference *in, Files *f)
-{
-    add_open(in, f);
-    for (int at = 0; at < FILE_REACH; at += 4) {
-        if (is_f_flags(f, at)) {
-            os_layout_set(OS_FILE_FLAGS, at, OS_INFERRED,
-                          "whether it may be read or written agrees with the "
-                          "next number (f_mode), in more than one kind");
-            find_position(f, at);
-            return;
-        }
-    }
-}
-
 /* ---- a process' program ---- */
 
-static uint64_t code_file(const OsInference *in, uint64_t mm)
+uint64_t os_code_file(const OsInference *in, uint64_t mm)
 {
     uint64_t code = word(mm, os_offset(OS_MM_ARG_START) - 7 * WORD);
 
@@ -517,7 +416,7 @@ static void find_exe(const OsInference *in)
         for (unsigned i = 0; i < in->n_mms; i++) {
             uint64_t file = word(in->mm[i], at);
 
-            good += os_is_pointer(file) && file == code_file(in, in->mm[i]);
+            good += os_is_pointer(file) && file == os_code_file(in, in->mm[i]);
         }
         if (os_most(good, in->n_mms)) {
             os_layout_set(OS_MM_EXE_FILE, at, OS_INFERRED,
@@ -530,7 +429,7 @@ static void find_exe(const OsInference *in)
 
 void os_infer_files(OsInference *in)
 {
-    g_autofree Files *f = g_new0(Files, 1);
+    g_autofree OsFiles *f = g_new0(OsFiles, 1);
     int path, name, parent;
 
     if (!in->n_vmas || !os_knows(OS_VMA_FLAGS)
@@ -560,5 +459,5 @@ void os_infer_files(OsInference *in)
     if (find_inode(f, name)) {
         find_sb(f, name);
     }
-    find_opened(in, f);
+    os_infer_opened(in, f);
 }

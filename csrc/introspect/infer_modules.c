@@ -8,7 +8,7 @@
 #include "qemu/cutils.h"
 
 #define WORD ((int)os_memory.word)
-#define MODULE_REACH 1024
+#define MODULE_REACH 2048
 /* struct module begins with its state, its list node and its name. */
 #define LIST WORD
 #define NAME (3 * WORD)
@@ -58,22 +58,20 @@ static bool is_layout(uint64_t module, int at)
 }
 
 /* What a module may have of symbols: a part of itself, tables in its memory. */
-static bool is_kallsyms(uint64_t module, int at, int core)
+static bool is_kallsyms(uint64_t module, int at)
 {
     unsigned size = WORD == 8 ? 24 : 16;
-    uint64_t base, there, symtab, strtab;
-    uint32_t core_size, n, name;
+    uint64_t there, symtab, strtab;
+    uint32_t n, name;
     uint8_t first[25] = {};
     char text[8];
 
-    if (!os_read_word(module + core, &base)
-        || !os_read_u32(module + core + WORD, &core_size)
-        || !os_read_word(module + at, &there) || there <= module
+    if (!os_read_word(module + at, &there) || there <= module
         || there > module + MODULE_REACH
         || !os_read_word(there, &symtab) || !os_read_u32(there + WORD, &n)
         || !os_read_word(there + 2 * WORD, &strtab)
-        || symtab < base || symtab - base >= core_size
-        || strtab < base || strtab - base >= core_size
+        || !os_module_holds(module, symtab)
+        || !os_module_holds(module, strtab)
         || n < 2 || n > 1 << 18
         || !os_read(symtab, first, size) || !os_read(strtab, first + size, 1)
         || !buffer_is_zero(first, size + 1)) {
@@ -85,13 +83,13 @@ static bool is_kallsyms(uint64_t module, int at, int core)
         && (uint8_t)text[0] > 32;
 }
 
-static void find_kallsyms(const uint64_t *module, unsigned n, int core)
+static void find_kallsyms(const uint64_t *module, unsigned n, int from)
 {
-    for (int at = core + 2 * WORD; at < MODULE_REACH; at += WORD) {
+    for (int at = from; at < MODULE_REACH; at += WORD) {
         unsigned good = 0;
 
         for (unsigned i = 0; i < n; i++) {
-            good += is_kallsyms(module[i], at, core);
+            good += is_kallsyms(module[i], at);
         }
         if (good == n) {
             static const char why[] = "leads to a part of the module that "
@@ -106,26 +104,47 @@ static void find_kallsyms(const uint64_t *module, unsigned n, int core)
     }
 }
 
+/* Up to Linux 6.3: in one piece. Where what follows begins; 0: it is not so. */
+static int find_layout(const uint64_t *module, unsigned n)
+{
+    for (int at = NAME + LONGEST_NAME; at < MODULE_REACH; at += WORD) {
+        unsigned good = 0;
+
+        for (unsigned i = 0; i < n; i++) {
+            good += is_layout(module[i], at);
+        }
+        if (good == n) {
+            os_layout_set(OS_MODULE_CORE_BASE, at, OS_INFERRED,
+                          "whole pages with the struct module itself in them");
+            os_layout_set(OS_MODULE_CORE_SIZE, at + WORD, OS_INFERRED,
+                          "whole pages; no part of it is larger");
+            return at + 2 * WORD;
+        }
+    }
+    return 0;
+}
+
 bool os_infer_modules(uint64_t head)
 {
     uint64_t at, module[OS_ROWS];
     unsigned n = 0;
+    int next;
 
     for (at = head; n < OS_ROWS; n++) {
-        uint64_t next, back;
+        uint64_t node, back;
 
-        if (!os_read_word(at, &next) || !os_is_kernel(next)
-            || !os_read_word(next + WORD, &back) || back != at) {
+        if (!os_read_word(at, &node) || !os_is_kernel(node)
+            || !os_read_word(node + WORD, &back) || back != at) {
             return false;
         }
-        if (next == head) {
+        if (node == head) {
             break;
         }
-        module[n] = next - LIST;
+        module[n] = node - LIST;
         if (!is_name(module[n])) {
             return false;
         }
-        at = next;
+        at = node;
     }
     if (!n) {
         return false;
@@ -134,21 +153,9 @@ bool os_infer_modules(uint64_t head)
                   "a list that leads back; all in it have names");
     os_layout_set(OS_MODULE_NAME, NAME, OS_INFERRED,
                   "behind the list; as names of modules are");
-    for (int offset = NAME + LONGEST_NAME; offset < MODULE_REACH;
-         offset += WORD) {
-        unsigned good = 0;
-
-        for (unsigned i = 0; i < n; i++) {
-            good += is_layout(module[i], offset);
-        }
-        if (good == n) {
-            os_layout_set(OS_MODULE_CORE_BASE, offset, OS_INFERRED,
-                          "whole pages with the struct module itself in them");
-            os_layout_set(OS_MODULE_CORE_SIZE, offset + WORD, OS_INFERRED,
-                          "whole pages; no part of it is larger");
-            find_kallsyms(module, n, offset);
-            break;
-        }
+    next = find_layout(module, n) ?: os_infer_module_memory(module, n);
+    if (next) {
+        find_kallsyms(module, n, next);
     }
     return true;
 }

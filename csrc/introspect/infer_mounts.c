@@ -154,6 +154,30 @@ static bool is_instance(uint64_t mount, int node, uint64_t sb)
     return false;
 }
 
+/*
+ * Since Linux 6.18: the next one, and back to where the pointer to this one is,
+ * whose lowest bit is a flag; that of the first is in the file system.
+ */
+static bool is_chained(uint64_t mount, int node, uint64_t sb)
+{
+    for (unsigned i = 0; i < MAX_RING; i++) {
+        uint64_t back = word(mount, node + WORD) & ~1ull;
+        uint64_t next = word(mount, node);
+
+        if (!os_is_pointer(back) || word(back, 0) != mount
+            || (next && (!os_is_pointer(next)
+                         || (word(next, node + WORD) & ~1ull)
+                         != mount + node))) {
+            return false;
+        }
+        if (back > sb && back < sb + SB_SIZE) {
+            return true;
+        }
+        mount = back - node;
+    }
+    return false;
+}
+
 static bool is_source(uint64_t mount, int at)
 {
     uint64_t name = word(mount, at);
@@ -185,7 +209,8 @@ static bool find_tree(Tree *tree, uint64_t root)
             uint64_t sb = word(tree->mount[i],
                                os_offset(OS_MOUNT_MNT) + WORD);
 
-            good = is_instance(tree->mount[i], head + 4 * WORD, sb)
+            good = (is_instance(tree->mount[i], head + 4 * WORD, sb)
+                    || is_chained(tree->mount[i], head + 4 * WORD, sb))
                 && is_source(tree->mount[i], source);
         }
         if (good) {

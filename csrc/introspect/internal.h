@@ -87,7 +87,25 @@ void os_forget_stacks(void);
 bool os_for_each_mapping(uint64_t mm, bool (*visit)(uint64_t vma, void *),
                          void *opaque);
 
-/* ---- infer.c, infer_modules.c ---- */
+/* ---- sockets.c ---- */
+
+/* Families of sockets, of all Linux guests the same. */
+#define OS_AF_UNIX 1
+#define OS_AF_INET 2
+#define OS_AF_INET6 10
+/* Kinds of sockets, of which MIPS numbers two the other way round. */
+#ifdef TARGET_MIPS
+#define OS_SOCK_STREAM 2
+#define OS_SOCK_DGRAM 1
+#else
+#define OS_SOCK_STREAM 1
+#define OS_SOCK_DGRAM 2
+#endif
+
+/* Is a struct file that of a socket? */
+bool os_is_socket(uint64_t file);
+
+/* ---- infer.c, infer_modules.c, infer_sockets.c, infer_unix.c ---- */
 
 /* More runs than when the layout was worked out: perhaps it shows more. */
 void os_infer_again(void);
@@ -97,6 +115,14 @@ bool os_infer_modules(uint64_t head);
 /* Where the list of modules begins, found by what is in it. */
 bool os_find_modules(uint64_t *head);
 
+/*
+ * The layout of sockets, by those that processes have open. What is known stays
+ * known; more of them may show more.
+ */
+void os_infer_sockets(void);
+/* Has a local socket anything that may be its name? */
+bool os_unix_may_have_name(uint64_t sock);
+
 /* ---- modules.c ---- */
 
 /*
@@ -104,6 +130,9 @@ bool os_find_modules(uint64_t *head);
  * it, it is looked for, not too often unless the caller insists.
  */
 bool os_modules_head(uint64_t *head, bool insist);
+
+/* Is an address in a module's memory? */
+bool os_module_holds(uint64_t module, uint64_t address);
 
 /* Address of a symbol of a module's; `module:name` is one of that module. */
 bool os_module_symbol(const char *name, uint64_t *address);

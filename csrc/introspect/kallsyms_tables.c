@@ -59,6 +59,10 @@ bool os_kallsyms_by_vmcoreinfo(OsKallsymsTables *t)
     t->offsets = table("offsets", t->n * 4, &t->offsets_va);
     at = table("relative_base", os_memory.word, &va);
     t->relative_base = at ? os_word_at(at) : 0;
+    if (!t->addresses && !t->relative_base && os_memory.word == 4) {
+        /* What is relative to its place on 64 bits is the address itself. */
+        t->addresses = t->offsets;
+    }
     return t->addresses || t->offsets;
 }
 
@@ -236,6 +240,11 @@ static bool find_addresses(const OsSegment *s, OsKallsymsTables *t,
         t->offsets = NULL;
         t->addresses = t->names - slot - ROUND_UP(word * t->n, by);
         if (t->addresses >= s->host && accept(t)) {
+            return true;
+        }
+        /* The same at the new place: 32-bit kernels, which need no base. */
+        t->addresses = offsets;
+        if (word == 4 && offsets + 4 * t->n <= end && accept(t)) {
             return true;
         }
     }

@@ -100,6 +100,9 @@
     _(SOCK_V6_RCV_SADDR, "sock", "__sk_common.skc_v6_rcv_saddr")              \
     _(SOCK_PROTOCOL, "sock", "sk_protocol")                                   \
     _(SOCK_TYPE, "sock", "sk_type")                                           \
+    _(UNIX_ADDR, "unix_sock", "addr")                                         \
+    _(UNIX_ADDRESS_LEN, "unix_address", "len")                                \
+    _(UNIX_ADDRESS_NAME, "unix_address", "name")                              \
     _(FILE_CACHE, "file", "f_mapping")                                        \
     _(CACHE_TREE, "address_space", "i_pages.xa_head")                         \
     _(MOUNT_MOUNTS, "mount", "mnt_mounts")                                    \

@@ -250,7 +250,7 @@ static bool is_in_part(uint64_t at, OsField base_field, OsField size_field,
         && address >= base && address - base < size;
 }
 
-static bool is_inside(uint64_t module, uint64_t address)
+bool os_module_holds(uint64_t module, uint64_t address)
 {
     if (!os_knows(OS_MODULE_MEM)) {
         return is_in_part(module, OS_MODULE_CORE_BASE, OS_MODULE_CORE_SIZE,
@@ -292,12 +292,12 @@ static bool find_address(uint64_t module, void *opaque)
     const Table *t;
     const Symbol *one;
 
-    if (!is_inside(module, s->address)) {
+    if (!os_module_holds(module, s->address)) {
         return ++s->steps < OS_MAX_MODULES;
     }
     t = table_of(module);
     one = t ? symbol_below(t, s->address) : NULL;
-    if (one && is_inside(module, one->address)) {
+    if (one && os_module_holds(module, one->address)) {
         snprintf(s->text, s->size, "%s [%s]", t->names->str + one->name,
                  t->module);
         s->offset = s->address - one->address;

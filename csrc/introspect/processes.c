@@ -344,54 +344,6 @@ int64_t panda_os_exe(uint64_t task, char *path, uint64_t size)
     return panda_os_file_path(file, path, size);
 }
 
-static uint32_t port(uint64_t sock, OsField field, bool swapped)
-{
-    uint8_t two[2];
-
-    if (!os_knows(field) || !os_read(sock + os_offset(field), two, 2)) {
-        return 0;
-    }
-    return swapped ? lduw_be_p(two) : os_u16_at(two);
-}
-
-int panda_os_socket(uint64_t file, PandaSocket *out)
-{
-    OS_LOCK_GUARD();
-    int status = os_require();
-    uint64_t dentry, sb, type, name, socket, sock;
-    char kind[16];
-    bool v6;
-
-    *out = (PandaSocket) {};
-    if (status != PANDA_OK) {
-        return status;
-    }
-    if (!os_get_word(file, OS_FILE_DENTRY, &dentry)
-        || !os_get_word(dentry, OS_DENTRY_SB, &sb)
-        || !os_get_word(sb, OS_SB_TYPE, &type)
-        || !os_get_word(type, OS_FSTYPE_NAME, &name)
-        || !os_read_string(name, kind, sizeof(kind))
-        || strcmp(kind, "sockfs")
-        || !os_get_word(file, OS_FILE_PRIVATE, &socket)
-        || !os_get_word(socket, OS_SOCKET_SK, &sock)) {
-        return panda_fail(PANDA_ERR_OS, "the file is no socket, or the "
-                          "kernel's sockets are not known");
-    }
-    out->family = port(sock, OS_SOCK_FAMILY, false);
-    out->type = port(socket, OS_SOCKET_TYPE, false);
-    out->protocol = port(sock, OS_SOCK_PROTOCOL, false);
-    out->local_port = port(sock, OS_SOCK_NUM, false);
-    out->remote_port = port(sock, OS_SOCK_DPORT, true);
-    os_read(sock + os_offset(OS_SOCK_STATE), kind, 1);
-    out->state = (uint8_t)kind[0];
-    v6 = out->family == 10;
-    os_read(sock + os_offset(v6 ? OS_SOCK_V6_RCV_SADDR : OS_SOCK_RCV_SADDR),
-            out->local_address, v6 ? 16 : 4);
-    os_read(sock + os_offset(v6 ? OS_SOCK_V6_DADDR : OS_SOCK_DADDR),
-            out->remote_address, v6 ? 16 : 4);
-    return PANDA_OK;
-}
-
 /* ---- modules ---- */
 
 static void fill_module(uint64_t module, PandaModule *out)

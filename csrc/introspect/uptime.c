@@ -64,9 +64,15 @@ static bool find_clock(uint64_t *ns)
 #define PAGE 4096u
 /* Where the page's data begins: x86 keeps something else in front. */
 #define X86_FRONT 128u
-#define DATA_SIZE 240u
+/* Of a clock: a count, a mode, its state, twelve times; and of two of them. */
+#define CLOCK_SIZE 224u
+#define DATA_SIZE (2 * CLOCK_SIZE)
+#define TIMES 12
 /* The numbers of clocks; of those in `never` the page has nothing. */
-enum { MONOTONIC = 1, REALTIME_COARSE = 5, MONOTONIC_COARSE, BOOTTIME };
+enum {
+    MONOTONIC = 1, MONOTONIC_RAW = 4, REALTIME_COARSE, MONOTONIC_COARSE,
+    BOOTTIME,
+};
 static const uint8_t never[] = { 2, 3, 8, 9, 10 };
 /* How much later than the last tick a process may have begun. */
 #define TICK_NS (20 * SCALE_MS)
@@ -88,20 +94,41 @@ static bool is_stamp(const uint8_t *at)
     return u64_at(at) < 1ull << 33 && u64_at(at + 8) < NANOSECOND;
 }
 
+/* Up to 6.12: behind the clock, the clocks' resolution, 1 or a tick. */
+static bool has_resolution(const uint8_t *data)
+{
+    uint32_t resolution = os_u32_at(data + CLOCK_SIZE + 8);
+
+    return resolution == 1
+        || (resolution >= 1000000 && resolution <= 10000000);
+}
+
+/* Since then: another clock, of the same count and mode, with one time only. */
+static bool has_raw_clock(const uint8_t *data)
+{
+    const uint8_t *raw = data + CLOCK_SIZE;
+
+    for (unsigned i = 0; i < TIMES; i++) {
+        if (i != MONOTONIC_RAW && !buffer_is_zero(stamp(raw, i), 16)) {
+            return false;
+        }
+    }
+    return !memcmp(data, raw, 8) && u64_at(stamp(raw, MONOTONIC_RAW))
+        <= u64_at(stamp(data, MONOTONIC_COARSE)) + 1;
+}
+
 /*
- * struct vdso_data, from 5.3 to 6.12: a count, a mode, a clock's state, twelve
- * times of which five are never set, and the clocks' resolution: 1 or a tick.
+ * struct vdso_data, since 5.3: a count, a mode, a clock's state, twelve times
+ * of which five are never set, and what is behind it.
  */
 static bool is_data(const uint8_t *data)
 {
-    uint32_t resolution = os_u32_at(data + 232);
     const uint8_t *coarse = stamp(data, MONOTONIC_COARSE);
 
     if (os_u32_at(data + 4) > 3 || !u64_at(coarse) || !is_stamp(coarse)
         || !is_stamp(stamp(data, REALTIME_COARSE))
         || u64_at(stamp(data, REALTIME_COARSE)) < u64_at(coarse)
-        || (resolution != 1 && (resolution < 1000000
-                                || resolution > 10000000))) {
+        || !(has_resolution(data) || has_raw_clock(data))) {
         return false;
     }
     for (unsigned i = 0; i < ARRAY_SIZE(never); i++) {

@@ -1343,7 +1343,9 @@ class Library(NonblockingLibrary, Protocol):
         socket: PandaSocket | Array[PandaSocket] | _Pointer[PandaSocket] | _CArgObject | None,
         /,
     ) -> int:
-        """The socket a struct file stands for; PANDA_ERR_OS if it is none."""
+        """The socket a struct file stands for; PANDA_ERR_OS if it is none, or if not all of it can
+        be made out.
+        """
 
     def panda_os_exe(self, task: int, path: CharPointer, size: int, /) -> int:
         """Path of the program a process runs; likewise."""

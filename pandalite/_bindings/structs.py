@@ -389,9 +389,11 @@ class PandaSocket(Structure):
 
     Fields:
         family: AF_...: 1 local, 2 IPv4, 10 IPv6, 16 netlink.
-        type: SOCK_...: 1 stream, 2 datagram, 3 raw.
+        type: SOCK_...: 1 stream, 2 datagram, 3 raw; of guests of MIPS too.
         state: The protocol's state; TCP: 1 established, 10 listening.
         local_address: Addresses: 4 bytes of IPv4 or 16 of IPv6, as on the wire.
+        path: Name of a local socket: a path, or what begins with `@` if it is of no file, and
+            has `@` for each byte that is 0. Empty: it has none.
     """
 
     family: int
@@ -402,6 +404,7 @@ class PandaSocket(Structure):
     remote_port: int
     local_address: Array[c_uint8]
     remote_address: Array[c_uint8]
+    path: bytes
 
     _fields_ = (
         ("family", c_uint32),
@@ -412,6 +415,7 @@ class PandaSocket(Structure):
         ("remote_port", c_uint32),
         ("local_address", c_uint8 * 16),
         ("remote_address", c_uint8 * 16),
+        ("path", c_char * 112),
     )
 
 

@@ -85,7 +85,7 @@ typedef struct PandaModule {
 typedef struct PandaSocket {
     /** AF_...: 1 local, 2 IPv4, 10 IPv6, 16 netlink. */
     uint32_t family;
-    /** SOCK_...: 1 stream, 2 datagram, 3 raw. */
+    /** SOCK_...: 1 stream, 2 datagram, 3 raw; of guests of MIPS too. */
     uint32_t type;
     uint32_t protocol;
     /** The protocol's state; TCP: 1 established, 10 listening. */
@@ -95,6 +95,11 @@ typedef struct PandaSocket {
     /** Addresses: 4 bytes of IPv4 or 16 of IPv6, as on the wire. */
     uint8_t local_address[16];
     uint8_t remote_address[16];
+    /**
+     * Name of a local socket: a path, or what begins with `@` if it is of no
+     * file, and has `@` for each byte that is 0. Empty: it has none.
+     */
+    char path[112];
 } PandaSocket;
 
 /** Bounds of a process' memory. */
@@ -164,7 +169,10 @@ int panda_os_file(target_ptr_t task, int32_t fd, PandaOpenFile *file);
  */
 int64_t panda_os_file_path(target_ptr_t file, char *path, uint64_t size);
 
-/** The socket a struct file stands for; PANDA_ERR_OS if it is none. */
+/**
+ * The socket a struct file stands for; PANDA_ERR_OS if it is none, or if not
+ * all of it can be made out.
+ */
 int panda_os_socket(target_ptr_t file, PandaSocket *socket);
 
 /** Path of the program a process runs; likewise. */
