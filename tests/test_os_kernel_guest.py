@@ -426,9 +426,17 @@ def case_hostile_inference(seed: int, rounds: int) -> dict[str, int]:
     out, attempt = tally.counts, tally.attempt
 
     def look(cpu: Any) -> None:
-        functions = (panda.os.mounts, panda.os.modules, panda.os.uptime, panda.os.processes)
+        def sockets() -> list[Any]:
+            return [p.sockets() for p in panda.os.processes() if p.mm]
+
+        functions = (
+            *(panda.os.mounts, panda.os.modules, panda.os.uptime, panda.os.processes),
+            sockets,
+        )
+        open_files = [f.file for p in panda.os.processes() if p.mm for f in p.files()]
         places = [m.mount for m in panda.os.mounts()] + [m.module for m in panda.os.modules()]
         places += [p.task + 800 for p in panda.os.processes()]
+        places += open_files * 3
         whole = [function() for function in functions]
         for _ in range(rounds):
             saved = []
@@ -453,7 +461,11 @@ def case_hostile_inference(seed: int, rounds: int) -> dict[str, int]:
         panda.os.use_profile(None)
         assert [function() for function in functions] == whole
 
-    in_guest(panda, lambda: at_rest(panda, look))
+    def work() -> None:
+        panda.run_serial_cmd("httpd -p 127.0.0.1:8080 -h /tmp; syslogd; sleep 1")
+        at_rest(panda, look)
+
+    in_guest(panda, work)
     return out
 
 
