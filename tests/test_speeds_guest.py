@@ -256,7 +256,8 @@ def test_three_speeds(arch: str) -> None:
         assert calls[name][0] > 10_000, name
     for name, trace in calls["filtered"].items():
         assert filters["filtered"][name] == trace, name
-        assert 500 < trace[0] < BLOCKS, name
+        # How many depends on where in the work the snapshot was made.
+        assert 100 < trace[0] < BLOCKS, name
     assert found["calls again"] == calls
 
     counters = found["counters"]
