@@ -33,6 +33,7 @@ PACKAGES = {
 
 #: The same, for tests: clients that debug, and tools whose results are compared with ours.
 TEST_PACKAGES = {
+    "busybox": "busybox",
     "e2fsprogs": None,
     "gdb-multiarch": "gdb-multiarch",
     "genisoimage": "isoinfo",
