@@ -6,6 +6,7 @@ All is decided by a plan, which :func:`plan_of` makes of a seed.
 from __future__ import annotations
 
 import http.server
+import itertools
 import random
 import threading
 import time
@@ -126,16 +127,15 @@ def record_pieces(arch: str, folder: str, plan: dict[str, Any]) -> list[dict[str
         def work() -> None:
             if devices:
                 panda.serial_console.expect(timeout=300)
+                # Any of them may be the one in either network.
+                for net, device in itertools.product((8, 9), (1, 2, 3)):
+                    panda.run_serial_cmd(
+                        f"[ -e /sys/class/net/eth{device} ] && "
+                        f"ifconfig eth{device}:{net} 10.0.{net}.15{device}",
+                        timeout=60,
+                    )
             else:
                 panda.revert_sync("root")
-            for number in (8, 9):
-                for device in range(3):
-                    address = f"10.0.{number}.15{device}"
-                    panda.run_serial_cmd(
-                        f"[ -e /sys/class/net/eth{device + 1} ] && "
-                        f"ifconfig eth{device + 1}:{number} {address}",
-                        timeout=60,
-                    ) if devices else None
             panda.run_serial_cmd(FIND_DISK, timeout=60)
             for number, piece in enumerate(plan["pieces"]):
                 found.append(record(number, piece, port))
