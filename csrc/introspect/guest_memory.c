@@ -176,6 +176,15 @@ bool os_read(uint64_t va, void *buf, uint64_t len)
     return true;
 }
 
+bool os_read_u16(uint64_t va, uint16_t *value)
+{
+    uint8_t buf[2];
+    bool ok = os_read(va, buf, sizeof(buf));
+
+    *value = ok ? os_u16_at(buf) : 0;
+    return ok;
+}
+
 bool os_read_u32(uint64_t va, uint32_t *value)
 {
     uint8_t buf[4];

@@ -60,6 +60,7 @@ uint64_t os_kernel_to_physical(uint64_t va);
 
 /* Read kernel memory. */
 bool os_read(uint64_t va, void *buf, uint64_t len);
+bool os_read_u16(uint64_t va, uint16_t *value);
 bool os_read_u32(uint64_t va, uint32_t *value);
 bool os_read_u64(uint64_t va, uint64_t *value);
 /* A word of the guest, zero-extended. */

@@ -15,6 +15,7 @@
 
 #include "introspect/internal.h"
 
+#define WORD ((int)os_memory.word)
 #define OS_ROWS 256
 /* How much in front of a task's name, and behind it, is looked at. */
 #define OS_BEFORE 4096
@@ -46,6 +47,14 @@ typedef struct OsInference {
 static inline bool os_most(unsigned good, unsigned n)
 {
     return n && good && (good == n || (n >= 3 && good >= n - MAX(1, n / 8)));
+}
+
+/* The word at a distance from an address; 0 if it cannot be read. */
+static inline uint64_t os_peek(uint64_t base, int offset)
+{
+    uint64_t value;
+
+    return os_read_word(base + offset, &value) ? value : 0;
 }
 
 /* What a row has at a distance from its name. */

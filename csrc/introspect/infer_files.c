@@ -6,7 +6,6 @@
  */
 #include "introspect/infer.h"
 
-#define WORD ((int)os_memory.word)
 #define MAX_NAME 255
 #define DEEPEST 64
 #define FILE_REACH 192
@@ -18,13 +17,6 @@
 #define STRUCT_MOUNT_PARENT (2 * WORD)
 #define STRUCT_MOUNT_POINT (3 * WORD)
 #define STRUCT_MOUNT_MNT (4 * WORD)
-
-static uint64_t word(uint64_t base, int offset)
-{
-    uint64_t value;
-
-    return os_read_word(base + offset, &value) ? value : 0;
-}
 
 void os_add_file(OsFiles *f, uint64_t file)
 {
@@ -43,7 +35,7 @@ void os_add_file(OsFiles *f, uint64_t file)
 /* A name at an offset of a dentry: as long as is noted in front of it. */
 static bool is_named(uint64_t dentry, int name, bool *inside)
 {
-    uint64_t at = word(dentry, name);
+    uint64_t at = os_peek(dentry, name);
     char text[MAX_NAME + 1];
     uint32_t len;
 
@@ -59,13 +51,13 @@ static bool is_path(const OsFiles *f, int path, int name)
     unsigned within = 0;
 
     for (unsigned i = 0; i < f->mapped; i++) {
-        uint64_t mnt = word(f->file[i], path);
-        uint64_t dentry = word(f->file[i], path + WORD);
+        uint64_t mnt = os_peek(f->file[i], path);
+        uint64_t dentry = os_peek(f->file[i], path + WORD);
         bool inside, other;
 
         if (!os_is_pointer(mnt) || !os_is_pointer(dentry)
             || !is_named(dentry, name, &inside)
-            || !is_named(word(mnt, 0), name, &other)) {
+            || !is_named(os_peek(mnt, 0), name, &other)) {
             return false;
         }
         within += inside;
@@ -89,7 +81,7 @@ static bool find_path(const OsFiles *f, int *path, int *name)
 
 static bool holds(uint64_t vma, uint64_t address)
 {
-    return address >= word(vma, 0) && address < word(vma, WORD);
+    return address >= os_peek(vma, 0) && address < os_peek(vma, WORD);
 }
 
 /*
@@ -105,20 +97,20 @@ static bool is_vm_file(const OsInference *in, int at, unsigned shift,
     f->n = 0;
     for (unsigned i = 0; i < in->n_vmas; i++) {
         uint64_t vma = in->vma[i].vma, mm = in->vma[i].mm;
-        uint64_t file = word(vma, at), offset = word(vma, at - WORD);
+        uint64_t file = os_peek(vma, at), offset = os_peek(vma, at - WORD);
 
         if (!file) {
             bare++;
-            anchored += offset && offset << shift == word(vma, 0);
+            anchored += offset && offset << shift == os_peek(vma, 0);
         } else if (!os_is_pointer(file) || file % WORD
-                   || holds(vma, word(mm, arguments))) {
+                   || holds(vma, os_peek(mm, arguments))) {
             return false;
         } else {
             /* What can be executed is a regular file with a name. */
-            if (word(vma, os_offset(OS_VMA_FLAGS)) & VM_EXEC) {
+            if (os_peek(vma, os_offset(OS_VMA_FLAGS)) & VM_EXEC) {
                 os_add_file(f, file);
             }
-            code += holds(vma, word(mm, arguments - 7 * WORD));
+            code += holds(vma, os_peek(mm, arguments - 7 * WORD));
         }
     }
     f->mapped = f->n;
@@ -155,7 +147,7 @@ static bool find_vm_file(const OsInference *in, OsFiles *f, int *path,
 static bool leads_to_root(uint64_t dentry, int parent, int name)
 {
     for (unsigned depth = 0; depth < DEEPEST; depth++) {
-        uint64_t above = word(dentry, parent);
+        uint64_t above = os_peek(dentry, parent);
         bool inside;
 
         if (!os_is_pointer(above) || !is_named(dentry, name, &inside)) {
@@ -164,7 +156,7 @@ static bool leads_to_root(uint64_t dentry, int parent, int name)
         if (above == dentry) {
             char text[2];
 
-            return depth && os_read(word(dentry, name), text, 2)
+            return depth && os_read(os_peek(dentry, name), text, 2)
                 && text[0] == '/' && !text[1];
         }
         dentry = above;
@@ -195,10 +187,10 @@ static void find_hash(const OsFiles *f, int parent)
     unsigned good = 0;
 
     for (unsigned i = 0; i < f->mapped; i++) {
-        uint64_t pprev = word(f->dentry[i], at);
+        uint64_t pprev = os_peek(f->dentry[i], at);
 
         good += os_is_pointer(pprev)
-            && (word(pprev, 0) & ~1ull) == f->dentry[i] + at - WORD;
+            && (os_peek(pprev, 0) & ~1ull) == f->dentry[i] + at - WORD;
     }
     if (os_most(good, f->mapped)) {
         os_layout_set(OS_DENTRY_PPREV, at, OS_INFERRED,
@@ -212,7 +204,7 @@ static bool is_d_inode(OsFiles *f, int at)
     for (unsigned i = 0; i < f->mapped; i++) {
         uint8_t mode[2];
 
-        f->inode[i] = word(f->dentry[i], at);
+        f->inode[i] = os_peek(f->dentry[i], at);
         if (!os_is_pointer(f->inode[i]) || !os_read(f->inode[i], mode, 2)
             || (os_u16_at(mode) & S_TYPE) != S_REGULAR) {
             return false;
@@ -241,7 +233,7 @@ static bool find_inode(OsFiles *f, int name)
         unsigned good = 0;
 
         for (unsigned i = 0; i < f->mapped; i++) {
-            good += word(f->file[i], at) == f->inode[i];
+            good += os_peek(f->file[i], at) == f->inode[i];
         }
         if (good == f->mapped) {
             os_layout_set(OS_FILE_INODE, at, OS_INFERRED,
@@ -256,14 +248,14 @@ static bool find_inode(OsFiles *f, int name)
 static bool is_ino(const OsFiles *f, int at)
 {
     for (unsigned i = 0; i < f->mapped; i++) {
-        uint64_t number = word(f->inode[i], at);
+        uint64_t number = os_peek(f->inode[i], at);
 
         if (!number || os_is_kernel(number)) {
             return false;
         }
         for (unsigned k = 0; k < i; k++) {
             if (f->inode[k] != f->inode[i]
-                && word(f->inode[k], at) == number) {
+                && os_peek(f->inode[k], at) == number) {
                 return false;
             }
         }
@@ -275,9 +267,9 @@ static bool is_ino(const OsFiles *f, int at)
 static bool is_i_sb(const OsFiles *f, int at)
 {
     for (unsigned i = 0; i < f->mapped; i++) {
-        uint64_t mapping = word(f->inode[i], at + WORD);
+        uint64_t mapping = os_peek(f->inode[i], at + WORD);
 
-        if (!os_is_pointer(word(f->inode[i], at)) || mapping <= f->inode[i]
+        if (!os_is_pointer(os_peek(f->inode[i], at)) || mapping <= f->inode[i]
             || mapping > f->inode[i] + 2048) {
             return false;
         }
@@ -294,7 +286,7 @@ static bool is_sb_name(uint64_t sb, int type)
     };
     char name[16];
 
-    if (!os_read_string(word(word(sb, type), 0), name, sizeof(name))) {
+    if (!os_read_string(os_peek(os_peek(sb, type), 0), name, sizeof(name))) {
         return false;
     }
     for (unsigned i = 0; i < ARRAY_SIZE(known); i++) {
@@ -327,7 +319,7 @@ static void find_sb(const OsFiles *f, int name)
         unsigned good = 0;
 
         for (unsigned i = 0; i < f->mapped; i++) {
-            good += word(f->dentry[i], d_sb) == word(f->inode[i], i_sb);
+            good += os_peek(f->dentry[i], d_sb) == os_peek(f->inode[i], i_sb);
         }
         if (good == f->mapped) {
             break;
@@ -342,7 +334,7 @@ static void find_sb(const OsFiles *f, int name)
         unsigned good = 0;
 
         for (unsigned i = 0; i < f->mapped; i++) {
-            good += is_sb_name(word(f->dentry[i], d_sb), at);
+            good += is_sb_name(os_peek(f->dentry[i], d_sb), at);
         }
         if (good == f->mapped) {
             os_layout_set(OS_SB_TYPE, at, OS_INFERRED,
@@ -361,12 +353,12 @@ static bool is_mounted(uint64_t mnt, int name)
     uint64_t mount = mnt - STRUCT_MOUNT_MNT;
 
     for (unsigned depth = 0; depth < DEEPEST; depth++) {
-        uint64_t above = word(mount, STRUCT_MOUNT_PARENT);
+        uint64_t above = os_peek(mount, STRUCT_MOUNT_PARENT);
         bool inside;
 
         if (!os_is_pointer(above)
-            || !is_named(word(mount, STRUCT_MOUNT_POINT), name, &inside)
-            || !is_named(word(mount, STRUCT_MOUNT_MNT), name, &inside)) {
+            || !is_named(os_peek(mount, STRUCT_MOUNT_POINT), name, &inside)
+            || !is_named(os_peek(mount, STRUCT_MOUNT_MNT), name, &inside)) {
             return false;
         }
         if (above == mount) {
@@ -397,11 +389,11 @@ static void find_mounts(const OsFiles *f, int name)
 
 uint64_t os_code_file(const OsInference *in, uint64_t mm)
 {
-    uint64_t code = word(mm, os_offset(OS_MM_ARG_START) - 7 * WORD);
+    uint64_t code = os_peek(mm, os_offset(OS_MM_ARG_START) - 7 * WORD);
 
     for (unsigned i = 0; i < in->n_vmas; i++) {
         if (in->vma[i].mm == mm && holds(in->vma[i].vma, code)) {
-            return word(in->vma[i].vma, os_offset(OS_VMA_FILE));
+            return os_peek(in->vma[i].vma, os_offset(OS_VMA_FILE));
         }
     }
     return 0;
@@ -414,7 +406,7 @@ static void find_exe(const OsInference *in)
         unsigned good = 0;
 
         for (unsigned i = 0; i < in->n_mms; i++) {
-            uint64_t file = word(in->mm[i], at);
+            uint64_t file = os_peek(in->mm[i], at);
 
             good += os_is_pointer(file) && file == os_code_file(in, in->mm[i]);
         }
@@ -437,8 +429,8 @@ void os_infer_files(OsInference *in)
         return;
     }
     for (unsigned i = 0; i < f->mapped; i++) {
-        f->mnt[i] = word(f->file[i], path);
-        f->dentry[i] = word(f->file[i], path + WORD);
+        f->mnt[i] = os_peek(f->file[i], path);
+        f->dentry[i] = os_peek(f->file[i], path + WORD);
     }
     os_layout_set(OS_FILE_MNT, path, OS_INFERRED,
                   "in front of the file's name; leads to one too");

@@ -9,7 +9,6 @@
  */
 #include "introspect/infer_sockets.h"
 
-#define WORD ((int)os_memory.word)
 #define INET_FROM 128
 #define INET_REACH 2048
 #define BETWEEN 32
@@ -43,7 +42,7 @@ static uint16_t u16(uint64_t base, int at)
 {
     uint16_t value;
 
-    return os_sock_u16(base, at, &value) ? value : 0;
+    return os_read_u16(base + at, &value) ? value : 0;
 }
 
 /* In the byte order of networks. */

@@ -9,7 +9,6 @@
  */
 #include "introspect/infer.h"
 
-#define WORD ((int)os_memory.word)
 #define MM_REACH 2048
 #define PGD_REACH 512
 #define ROOT_REACH 256
@@ -19,13 +18,6 @@
 /* VM_READ, WRITE, EXEC, SHARED; from VM_MAYREAD on what they may become. */
 #define VM_ACCESS 7
 #define VM_MAY 0x70
-
-static uint64_t word(uint64_t base, int offset)
-{
-    uint64_t value;
-
-    return os_read_word(base + offset, &value) ? value : 0;
-}
 
 /* ---- which processes have one ---- */
 
@@ -78,9 +70,9 @@ static void take_mms(OsInference *in, int at)
 /* Four bounds in a row: arguments, and right behind them the environment. */
 static bool has_arguments(uint64_t mm, int at)
 {
-    uint64_t a = word(mm, at), b = word(mm, at + WORD);
-    uint64_t c = word(mm, at + 2 * WORD), d = word(mm, at + 3 * WORD);
-    uint64_t stack = word(mm, at - WORD);
+    uint64_t a = os_peek(mm, at), b = os_peek(mm, at + WORD);
+    uint64_t c = os_peek(mm, at + 2 * WORD), d = os_peek(mm, at + 3 * WORD);
+    uint64_t stack = os_peek(mm, at - WORD);
 
     return os_is_user(a) && a < b && b == c && c <= d && os_is_user(d)
         && d - a < LONGEST_ARGUMENTS && stack < a
@@ -90,8 +82,9 @@ static bool has_arguments(uint64_t mm, int at)
 /* Can the arguments be read with these tables, and do they end with a NUL? */
 static bool reads_arguments(uint64_t mm, int pgd, int arguments)
 {
-    uint64_t start = word(mm, arguments), end = word(mm, arguments + WORD);
-    uint64_t tables = word(mm, pgd);
+    uint64_t start = os_peek(mm, arguments);
+    uint64_t end = os_peek(mm, arguments + WORD);
+    uint64_t tables = os_peek(mm, pgd);
     char first, last;
 
     return os_is_pointer(tables) && tables % 32 == 0
@@ -109,11 +102,11 @@ static bool find_pgd_as_it_is(const OsInference *in, int arguments, int *pgd)
         unsigned good = 0, wrong = 0;
 
         for (unsigned i = 0; i < in->n_mms; i++) {
-            uint64_t tables = word(in->mm[i], *pgd);
+            uint64_t tables = os_peek(in->mm[i], *pgd);
 
             wrong += !os_is_pointer(tables) || tables % 32;
             for (unsigned k = 0; k < i; k++) {
-                wrong += tables == word(in->mm[k], *pgd);
+                wrong += tables == os_peek(in->mm[k], *pgd);
             }
             good += reads_arguments(in->mm[i], *pgd, arguments);
         }
@@ -172,13 +165,14 @@ static void set_bounds(const OsInference *in, int arguments)
                   "in front of arg_start, and below it in the same stack");
     for (unsigned i = 0; i < in->n_mms; i++) {
         uint64_t mm = in->mm[i];
-        uint64_t brk = word(mm, arguments - 2 * WORD);
-        uint64_t start_brk = word(mm, arguments - 3 * WORD);
+        uint64_t brk = os_peek(mm, arguments - 2 * WORD);
+        uint64_t start_brk = os_peek(mm, arguments - 3 * WORD);
 
         good += start_brk && start_brk <= brk && start_brk % 4096 < 4096
-            && word(mm, arguments - 7 * WORD) < word(mm, arguments - 6 * WORD)
-            && word(mm, arguments - 5 * WORD)
-            <= word(mm, arguments - 4 * WORD);
+            && os_peek(mm, arguments - 7 * WORD)
+               < os_peek(mm, arguments - 6 * WORD)
+            && os_peek(mm, arguments - 5 * WORD)
+            <= os_peek(mm, arguments - 4 * WORD);
     }
     if (os_most(good, in->n_mms)) {
         static const char before[] = "code, data, brk, stack, arguments: "
@@ -236,7 +230,7 @@ static bool walks(OsInference *in, int arguments)
 
     for (unsigned i = 0; i < in->n_mms; i++) {
         Check c = { .in = in, .mm = in->mm[i],
-                    .stack = word(in->mm[i], arguments) };
+                    .stack = os_peek(in->mm[i], arguments) };
 
         os_for_each_mapping(in->mm[i], check_mapping, &c);
         good += !c.wrong && c.n >= FEWEST_MAPPINGS && c.has_stack;
@@ -251,7 +245,7 @@ static bool find_tree(OsInference *in, int arguments)
 {
     os_layout.maple = true;
     for (int at = 0; at < ROOT_REACH; at += WORD) {
-        uint64_t root = word(in->mm[0], at);
+        uint64_t root = os_peek(in->mm[0], at);
 
         if ((root & 3) != 2 || !os_is_pointer(root)) {
             continue;
@@ -271,7 +265,7 @@ static bool find_tree(OsInference *in, int arguments)
 static bool find_chain(OsInference *in, int arguments)
 {
     for (int at = 0; at < ROOT_REACH; at += WORD) {
-        if (!os_is_pointer(word(in->mm[0], at))) {
+        if (!os_is_pointer(os_peek(in->mm[0], at))) {
             continue;
         }
         for (int next = 2 * WORD; next < 6 * WORD; next += WORD) {
@@ -296,7 +290,7 @@ static bool find_vm_mm(const OsInference *in)
         unsigned good = 0;
 
         for (unsigned i = 0; i < in->n_vmas; i++) {
-            good += word(in->vma[i].vma, at) == in->vma[i].mm;
+            good += os_peek(in->vma[i].vma, at) == in->vma[i].mm;
         }
         if (good == in->n_vmas) {
             os_layout_set(OS_VMA_MM, at, OS_INFERRED,
@@ -318,13 +312,13 @@ static void find_vm_flags(const OsInference *in, int arguments)
 
         for (unsigned i = 0; i < in->n_vmas; i++) {
             uint64_t vma = in->vma[i].vma, mm = in->vma[i].mm;
-            uint64_t flags = word(vma, at);
-            uint64_t stack = word(mm, arguments);
+            uint64_t flags = os_peek(vma, at);
+            uint64_t stack = os_peek(mm, arguments);
 
             good += flags < 1ull << 40 && flags & VM_MAY
                 && !(flags & VM_ACCESS & ~(flags >> 4));
             executed += !!(flags & 4);
-            if (stack >= word(vma, 0) && stack < word(vma, WORD)) {
+            if (stack >= os_peek(vma, 0) && stack < os_peek(vma, WORD)) {
                 stacks++;
                 writable += (flags & 3) == 3;
             }

@@ -6,7 +6,6 @@
  */
 #include "introspect/infer.h"
 
-#define WORD ((int)os_memory.word)
 #define FROM (3 * WORD + 56)
 #define MODULE_REACH 2048
 #define LEAST_STRIDE (6 * WORD)

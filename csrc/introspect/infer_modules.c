@@ -7,7 +7,6 @@
 #include "introspect/infer.h"
 #include "qemu/cutils.h"
 
-#define WORD ((int)os_memory.word)
 #define MODULE_REACH 2048
 /* struct module begins with its state, its list node and its name. */
 #define LIST WORD

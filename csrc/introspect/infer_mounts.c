@@ -5,7 +5,6 @@
  */
 #include "introspect/infer.h"
 
-#define WORD ((int)os_memory.word)
 #define MAX_TREE 64
 #define MAX_RING 256
 #define FS_REACH 64
@@ -15,13 +14,6 @@
 /* SB_BORN and SB_ACTIVE: of every file system that is mounted. */
 #define SB_ALIVE 0x60000000u
 #define MNT_FLAGS 0x1fffffffu
-
-static uint64_t word(uint64_t base, int offset)
-{
-    uint64_t value;
-
-    return os_read_word(base + offset, &value) ? value : 0;
-}
 
 static uint64_t sb_of(uint64_t dentry)
 {
@@ -36,18 +28,18 @@ static uint64_t sb_of(uint64_t dentry)
 /* A vfsmount: its top, and behind it the file system that the top is in. */
 static bool is_vfsmount(uint64_t mnt)
 {
-    uint64_t sb = os_is_pointer(mnt) ? sb_of(word(mnt, 0)) : 0;
+    uint64_t sb = os_is_pointer(mnt) ? sb_of(os_peek(mnt, 0)) : 0;
 
-    return sb && word(mnt, WORD) == sb;
+    return sb && os_peek(mnt, WORD) == sb;
 }
 
 /* A mount, and a name in its file system. */
 static bool is_place(uint64_t fs, int at)
 {
-    uint64_t mnt = word(fs, at), dentry = word(fs, at + WORD);
+    uint64_t mnt = os_peek(fs, at), dentry = os_peek(fs, at + WORD);
 
     return is_vfsmount(mnt) && os_is_pointer(dentry)
-        && sb_of(dentry) == word(mnt, WORD);
+        && sb_of(dentry) == os_peek(mnt, WORD);
 }
 
 /* Two places, the root and the working directory; a user process' root mount. */
@@ -71,7 +63,7 @@ static uint64_t find_root(const OsInference *in)
             n++;
             if (is_place(fs, at) && is_place(fs, at + 2 * WORD)) {
                 good++;
-                root = root ?: word(fs, at);
+                root = root ?: os_peek(fs, at);
             }
         }
         if (n && good == n) {
@@ -101,9 +93,9 @@ static bool add_children(Tree *tree, uint64_t mount, int head, int node)
     uint64_t at = mount + head;
 
     for (unsigned i = 0; i < MAX_RING; i++) {
-        uint64_t next = word(at, 0), child = next - node, parent;
+        uint64_t next = os_peek(at, 0), child = next - node, parent;
 
-        if (!os_is_pointer(next) || word(next, WORD) != at) {
+        if (!os_is_pointer(next) || os_peek(next, WORD) != at) {
             return false;
         }
         if (next == mount + head) {
@@ -140,9 +132,9 @@ static bool is_instance(uint64_t mount, int node, uint64_t sb)
     bool through = false;
 
     for (unsigned i = 0; i < MAX_RING; i++) {
-        uint64_t next = word(at, 0);
+        uint64_t next = os_peek(at, 0);
 
-        if (!os_is_pointer(next) || word(next, WORD) != at) {
+        if (!os_is_pointer(next) || os_peek(next, WORD) != at) {
             return false;
         }
         through |= next > sb && next < sb + SB_SIZE;
@@ -161,12 +153,12 @@ static bool is_instance(uint64_t mount, int node, uint64_t sb)
 static bool is_chained(uint64_t mount, int node, uint64_t sb)
 {
     for (unsigned i = 0; i < MAX_RING; i++) {
-        uint64_t back = word(mount, node + WORD) & ~1ull;
-        uint64_t next = word(mount, node);
+        uint64_t back = os_peek(mount, node + WORD) & ~1ull;
+        uint64_t next = os_peek(mount, node);
 
-        if (!os_is_pointer(back) || word(back, 0) != mount
+        if (!os_is_pointer(back) || os_peek(back, 0) != mount
             || (next && (!os_is_pointer(next)
-                         || (word(next, node + WORD) & ~1ull)
+                         || (os_peek(next, node + WORD) & ~1ull)
                          != mount + node))) {
             return false;
         }
@@ -180,7 +172,7 @@ static bool is_chained(uint64_t mount, int node, uint64_t sb)
 
 static bool is_source(uint64_t mount, int at)
 {
-    uint64_t name = word(mount, at);
+    uint64_t name = os_peek(mount, at);
     char text[128];
 
     if (!name) {
@@ -206,7 +198,7 @@ static bool find_tree(Tree *tree, uint64_t root)
         bool good = fill_tree(tree, root, head);
 
         for (unsigned i = 0; good && i < tree->n; i++) {
-            uint64_t sb = word(tree->mount[i],
+            uint64_t sb = os_peek(tree->mount[i],
                                os_offset(OS_MOUNT_MNT) + WORD);
 
             good = (is_instance(tree->mount[i], head + 4 * WORD, sb)
@@ -257,15 +249,15 @@ static bool is_top(const Tree *tree, int at)
     unsigned known = 0;
 
     for (unsigned i = 0; i < tree->n; i++) {
-        uint64_t sb = word(tree->mount[i], os_offset(OS_MOUNT_MNT) + WORD);
-        uint64_t top = word(sb, at), name;
-        uint32_t magic = word(sb, at - WORD);
+        uint64_t sb = os_peek(tree->mount[i], os_offset(OS_MOUNT_MNT) + WORD);
+        uint64_t top = os_peek(sb, at), name;
+        uint32_t magic = os_peek(sb, at - WORD);
         char kind[16];
 
         if (!os_is_pointer(top) || sb_of(top) != sb
-            || word(top, os_offset(OS_DENTRY_PARENT)) != top
-            || (word(sb, at - 3 * WORD) & SB_ALIVE) != SB_ALIVE
-            || !os_get_word(word(sb, os_offset(OS_SB_TYPE)), OS_FSTYPE_NAME,
+            || os_peek(top, os_offset(OS_DENTRY_PARENT)) != top
+            || (os_peek(sb, at - 3 * WORD) & SB_ALIVE) != SB_ALIVE
+            || !os_get_word(os_peek(sb, os_offset(OS_SB_TYPE)), OS_FSTYPE_NAME,
                             &name)
             || !os_read_string(name, kind, sizeof(kind))) {
             return false;

@@ -5,7 +5,6 @@
  */
 #include "introspect/infer.h"
 
-#define WORD ((int)os_memory.word)
 #define MAX_FDS 64
 #define FILE_REACH 192
 /* What a loader reads of a file to see what it is. */
@@ -13,13 +12,6 @@
 /* Bits of f_mode; that behind FMODE_CAN_READ is FMODE_CAN_WRITE. */
 #define FMODE_CAN_READ 0x20000u
 #define FMODE_OPENED 0x80000u
-
-static uint64_t word(uint64_t base, int offset)
-{
-    uint64_t value;
-
-    return os_read_word(base + offset, &value) ? value : 0;
-}
 
 /* Files that processes have open, behind those that are mapped. */
 static void add_open(const OsInference *in, OsFiles *f)
@@ -30,8 +22,9 @@ static void add_open(const OsInference *in, OsFiles *f)
         return;
     }
     for (unsigned row = 1; row < in->n; row++) {
-        uint64_t fdt = word(os_cell(in, row, files), os_offset(OS_FILES_FDT));
-        uint64_t table = word(fdt, os_offset(OS_FDT_FD));
+        uint64_t fdt = os_peek(os_cell(in, row, files),
+                               os_offset(OS_FILES_FDT));
+        uint64_t table = os_peek(fdt, os_offset(OS_FDT_FD));
         uint32_t max = 0;
 
         if (in->kernel_thread[row] || !os_is_pointer(table)
@@ -39,7 +32,7 @@ static void add_open(const OsInference *in, OsFiles *f)
             continue;
         }
         for (int fd = 0; fd < MIN(max, MAX_FDS); fd++) {
-            uint64_t file = word(table, fd * WORD);
+            uint64_t file = os_peek(table, fd * WORD);
 
             if (os_is_pointer(file) && file % WORD == 0) {
                 os_add_file(f, file);
@@ -120,7 +113,7 @@ static bool find_position(const OsFiles *f, int flags)
         for (unsigned i = 0; i < f->n; i++) {
             uint64_t value, here = f->file[i] + at;
 
-            good += word(here, 0) == here && word(here, WORD) == here;
+            good += os_peek(here, 0) == here && os_peek(here, WORD) == here;
             small += os_read_u64(f->file[i] + pos, &value)
                 && value < 1ull << 48;
         }
@@ -175,7 +168,7 @@ static void find_behind_path(const OsInference *in, const OsFiles *f)
             bool zero = true;
 
             for (int k = lock; k < at; k += WORD) {
-                zero &= !word(f->file[i], k);
+                zero &= !os_peek(f->file[i], k);
             }
             unused += zero;
         }
@@ -188,7 +181,6 @@ static void find_behind_path(const OsInference *in, const OsFiles *f)
         }
     }
 }
-
 
 void os_infer_opened(const OsInference *in, OsFiles *f)
 {

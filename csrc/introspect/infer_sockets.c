@@ -6,8 +6,8 @@
  */
 #include "introspect/infer_sockets.h"
 
-#define WORD ((int)os_memory.word)
 #define FILE_REACH 256
+#define MAX_FDS 1024
 #define SOCKET_REACH (8 * WORD)
 #define SOCKET_ALLOC 2048
 #define SOCK_REACH 1024
@@ -21,30 +21,20 @@
 /* state, flags of it, bound_dev_if, a node of a list. */
 #define FAMILY_TO_PROTO (8 + 2 * WORD)
 
-static uint64_t word(uint64_t base, int offset)
-{
-    uint64_t value;
-
-    return os_read_word(base + offset, &value) ? value : 0;
-}
-
 /* ---- the sockets ---- */
 
 static void add_files(uint64_t task, OsSockets *s)
 {
-    uint64_t files, fdt, table, file;
+    uint64_t table;
     uint32_t max;
 
-    if (!os_get_word(task, OS_TASK_FILES, &files) || !files
-        || !os_get_word(files, OS_FILES_FDT, &fdt)
-        || !os_get_u32(fdt, OS_FDT_MAX, &max)
-        || !os_get_word(fdt, OS_FDT_FD, &table)) {
+    if (!os_file_table(task, &table, &max)) {
         return;
     }
-    for (uint32_t fd = 0; fd < MIN(max, 1024); fd++) {
+    for (uint32_t fd = 0; fd < MIN(max, MAX_FDS); fd++) {
+        uint64_t file = os_peek(table, fd * WORD) & -(uint64_t)WORD;
         bool seen = false;
 
-        file = word(table, fd * WORD) & -(uint64_t)WORD;
         for (unsigned i = 0; i < s->n && !seen; i++) {
             seen = s->file[i] == file;
         }
@@ -78,9 +68,9 @@ static bool is_with_inode(uint64_t file, uint64_t socket)
 static bool is_private(const OsSockets *s, int private, int back)
 {
     for (unsigned i = 0; i < s->n; i++) {
-        uint64_t socket = word(s->file[i], private);
+        uint64_t socket = os_peek(s->file[i], private);
 
-        if (!os_is_pointer(socket) || word(socket, back) != s->file[i]
+        if (!os_is_pointer(socket) || os_peek(socket, back) != s->file[i]
             || !is_with_inode(s->file[i], socket)) {
             return false;
         }
@@ -97,7 +87,7 @@ static bool find_socket(OsSockets *s, int *back)
                               "of all files that are sockets, leads back to "
                               "the file; the inode is behind it");
                 for (unsigned i = 0; i < s->n; i++) {
-                    s->socket[i] = word(s->file[i], at);
+                    s->socket[i] = os_peek(s->file[i], at);
                 }
                 return true;
             }
@@ -110,7 +100,7 @@ static bool find_socket(OsSockets *s, int *back)
 static bool find_sock(OsSockets *s, int at)
 {
     for (unsigned i = 0; i < s->n; i++) {
-        s->sock[i] = word(s->socket[i], at);
+        s->sock[i] = os_peek(s->socket[i], at);
         if (!os_is_pointer(s->sock[i])) {
             return false;
         }
@@ -119,7 +109,7 @@ static bool find_sock(OsSockets *s, int at)
         unsigned good = 0;
 
         for (unsigned i = 0; i < s->n; i++) {
-            good += word(s->sock[i], back) == s->socket[i];
+            good += os_peek(s->sock[i], back) == s->socket[i];
         }
         if (good == s->n) {
             os_layout_set(OS_SOCKET_SK, at, OS_INFERRED,
@@ -134,7 +124,7 @@ static bool find_sock(OsSockets *s, int at)
 static bool read_families(OsSockets *s, int ops)
 {
     for (unsigned i = 0; i < s->n; i++) {
-        if (!os_read_u32(word(s->socket[i], ops), &s->family[i])
+        if (!os_read_u32(os_peek(s->socket[i], ops), &s->family[i])
             || !s->family[i] || s->family[i] > LARGEST_FAMILY) {
             return false;
         }
@@ -148,7 +138,7 @@ static bool read_types(OsSockets *s)
         uint32_t state;
 
         if (!os_read_u32(s->socket[i], &state) || state > 4
-            || !os_sock_u16(s->socket[i], TYPE, &s->type[i])
+            || !os_read_u16(s->socket[i] + TYPE, &s->type[i])
             || !s->type[i] || s->type[i] > LARGEST_TYPE) {
             return false;
         }
@@ -205,12 +195,12 @@ static bool is_family(OsSockets *s, int at)
     for (unsigned i = 0; i < s->n; i++) {
         uint16_t family;
 
-        if (!os_sock_u16(s->sock[i], at, &family)
+        if (!os_read_u16(s->sock[i] + at, &family)
             || family != s->family[i]) {
             return false;
         }
         s->proto[i][0] = 0;
-        named += is_proto(word(s->sock[i], at + FAMILY_TO_PROTO), family,
+        named += is_proto(os_peek(s->sock[i], at + FAMILY_TO_PROTO), family,
                           s->proto[i]);
     }
     return named;
@@ -267,8 +257,8 @@ static bool is_protocol(const OsSockets *s, int type, int protocol)
         int wanted = protocol_of(s, i);
         uint16_t value;
 
-        if (!os_sock_u16(s->sock[i], type, &value) || value != s->type[i]
-            || !os_sock_u16(s->sock[i], protocol, &value)
+        if (!os_read_u16(s->sock[i] + type, &value) || value != s->type[i]
+            || !os_read_u16(s->sock[i] + protocol, &value)
             || (wanted >= 0 ? value != wanted : value > 255)) {
             return false;
         }

@@ -26,15 +26,6 @@ typedef struct OsSockets {
     char proto[OS_MAX_SOCKETS][16];
 } OsSockets;
 
-static inline bool os_sock_u16(uint64_t sock, int at, uint16_t *value)
-{
-    uint8_t two[2];
-    bool good = os_read(sock + at, two, sizeof(two));
-
-    *value = good ? os_u16_at(two) : 0;
-    return good;
-}
-
 /* infer_inet.c: addresses and ports; where the family is, and skc_net. */
 void os_infer_inet(const OsSockets *s, int family, int net);
 /* infer_unix.c: names of local sockets. */

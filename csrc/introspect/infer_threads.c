@@ -11,7 +11,6 @@
 #define MAGIC_REACH 1024
 #define STACK_REACH 2048
 #define PF_KTHREAD 0x00200000u
-#define WORD ((int)os_memory.word)
 
 /* ---- stack, and the state and flags around it ---- */
 

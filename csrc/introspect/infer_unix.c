@@ -5,7 +5,6 @@
  */
 #include "introspect/infer_sockets.h"
 
-#define WORD ((int)os_memory.word)
 #define UNIX_FROM 128
 #define UNIX_REACH 2048
 #define MOST_USERS 10000
@@ -23,7 +22,7 @@ static bool is_address(uint64_t address, int name)
     if (!os_is_pointer(address) || !os_read_u32(address, &users)
         || !users || users > MOST_USERS || !os_read_u32(address + LEN, &len)
         || len < 2 || len > LONGEST_ADDRESS
-        || !os_sock_u16(address, name, &family) || family != OS_AF_UNIX) {
+        || !os_read_u16(address + name, &family) || family != OS_AF_UNIX) {
         return false;
     }
     return len == 2 || (os_read(address + name + 2, path, len - 2)

@@ -179,6 +179,8 @@ void os_detach(void);
  * or there is no such process.
  */
 uint64_t os_mm_of(uint64_t task, int *status);
+/* The table of open files of a task, and how many fit; false: there is none. */
+bool os_file_table(uint64_t task, uint64_t *table, uint32_t *n);
 
 /* ---- paths.c ---- */
 

@@ -242,10 +242,20 @@ static bool fill_file(uint64_t table, int32_t fd, PandaOpenFile *out)
     return true;
 }
 
+bool os_file_table(uint64_t task, uint64_t *table, uint32_t *n)
+{
+    uint64_t files, fdt;
+
+    return os_get_word(task, OS_TASK_FILES, &files) && files
+        && os_get_word(files, OS_FILES_FDT, &fdt)
+        && os_get_u32(fdt, OS_FDT_MAX, n)
+        && os_get_word(fdt, OS_FDT_FD, table);
+}
+
 /* The table of open files of a task and how many fit; 0: none. */
 static uint64_t file_table(uint64_t task, uint32_t *n, int *status)
 {
-    uint64_t files, fdt, table;
+    uint64_t table;
 
     *status = os_require();
     if (*status != PANDA_OK) {
@@ -255,10 +265,7 @@ static uint64_t file_table(uint64_t task, uint32_t *n, int *status)
         *status = no_task(task);
         return 0;
     }
-    if (!os_get_word(task, OS_TASK_FILES, &files) || !files
-        || !os_get_word(files, OS_FILES_FDT, &fdt)
-        || !os_get_u32(fdt, OS_FDT_MAX, n)
-        || !os_get_word(fdt, OS_FDT_FD, &table)) {
+    if (!os_file_table(task, &table, n)) {
         *status = panda_fail(PANDA_ERR_OS, "its open files cannot be read");
         return 0;
     }

@@ -20,14 +20,12 @@ bool os_is_socket(uint64_t file)
 
 static bool get_u16(uint64_t base, OsField field, uint32_t *value)
 {
-    uint8_t two[2];
+    uint16_t number = 0;
+    bool good = os_knows(field)
+        && os_read_u16(base + os_offset(field), &number);
 
-    *value = 0;
-    if (!os_knows(field) || !os_read(base + os_offset(field), two, 2)) {
-        return false;
-    }
-    *value = os_u16_at(two);
-    return true;
+    *value = number;
+    return good;
 }
 
 static bool get_bytes(uint64_t base, OsField field, void *to, size_t n)
