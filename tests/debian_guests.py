@@ -7,11 +7,9 @@ skipped, with the command that builds them.
 
 from __future__ import annotations
 
-import http.server
 import json
 import resource
 import subprocess
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from typing import Any
 import pytest
 from guest import boot, in_guest, run_case
 from linux_guests import (
-    _Page,
+    PAGE,
     case_again,
     case_copy,
     case_power_off,
@@ -27,6 +25,7 @@ from linux_guests import (
     make_tree,
     names_sum,
 )
+from pages import serve
 
 from pandalite.errors import ImageError
 from pandalite.qcows import catalogue, tiny
@@ -58,11 +57,9 @@ def figures() -> Any:
 
 def case_first(name: str) -> dict[str, Any]:
     """With a cold cache: the boot, and what is in the guest."""
-    server = http.server.HTTPServer(("127.0.0.1", 0), _Page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     panda = boot(name)
     booted = resource.getrusage(resource.RUSAGE_CHILDREN)
-    url = f"http://10.0.2.2:{server.server_port}/"
+    url = f"http://10.0.2.2:{serve(lambda path: PAGE)}/"
     fetch = f"import urllib.request; print(urllib.request.urlopen('{url}').read().decode())"
 
     def work() -> dict[str, Any]:

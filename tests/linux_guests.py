@@ -8,19 +8,18 @@ the table in docs/guests.md is made from that.
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import os
 import random
 import resource
 import shlex
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from guest import ROOT, boot, in_guest, run_case
+from pages import serve
 
 GUESTS = ROOT / "pandalite" / "_lib" / "guests"
 
@@ -71,24 +70,15 @@ def manifest(arch: str) -> dict[str, Any]:
     return facts
 
 
-class _Page(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", "12")
-        self.end_headers()
-        self.wfile.write(b"from outside")
-
-    def log_message(self, *_: Any) -> None:
-        pass
+#: What the guests fetch.
+PAGE = b"from outside"
 
 
 def case_first(arch: str) -> dict[str, Any]:
     """With a cold cache: the boot, and what is in the guest."""
-    server = http.server.HTTPServer(("127.0.0.1", 0), _Page)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
     panda = boot(arch)
     booted = resource.getrusage(resource.RUSAGE_CHILDREN)
-    url = f"http://10.0.2.2:{server.server_port}/"
+    url = f"http://10.0.2.2:{serve(lambda path: PAGE)}/"
 
     def work() -> dict[str, Any]:
         def run(command: str) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import http.server
 import json
 import os
 import random
@@ -33,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from guest import boot  # noqa: E402
+from pages import serve  # noqa: E402
 
 from pandalite._bindings.callbacks import KINDS as CALLBACK_KINDS  # noqa: E402
 from pandalite.streams import KINDS  # noqa: E402
@@ -61,17 +61,7 @@ SILENT = ("before_loadvm", "during_machine_init", "after_machine_init", "hd_read
 COMPLAINTS = re.compile(r"Oops|BUG|panic|WARNING|stall|segfault|I/O error|corrupt", re.I)
 
 
-class Page(http.server.BaseHTTPRequestHandler):
-    content = random.Random(5).randbytes(100_000)
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content)))
-        self.end_headers()
-        self.wfile.write(self.content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
+PAGE = random.Random(5).randbytes(100_000)
 
 
 def resident() -> int:
@@ -420,10 +410,7 @@ class Soak:
 
 def soak(arch: str, seconds: float, seed: int) -> dict[str, Any]:
     """In a process of its own; returns the report."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    url = f"http://10.0.2.2:{server.server_port}/"
+    url = f"http://10.0.2.2:{serve(lambda path: PAGE)}/"
     panda = boot(arch)
     report: dict[str, Any] = {"arch": arch, "seed": seed, "memory": [], "counts": []}
     folder = tempfile.TemporaryDirectory()

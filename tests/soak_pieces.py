@@ -5,15 +5,14 @@ All is decided by a plan, which :func:`plan_of` makes of a seed.
 
 from __future__ import annotations
 
-import http.server
 import itertools
 import random
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from guest import boot
+from pages import serve
 from replays import FIND_DISK, Trace, random_commands, report_of
 
 #: Work besides that of ``replays.COMMANDS``.
@@ -62,27 +61,10 @@ def plan_of(seed: int, arch: str) -> dict[str, Any]:
     return {"seed": seed, "devices": devices, "pieces": pieces}
 
 
-class Server:
-    """Gives as many bytes as the path says, on the loopback interface."""
-
-    def __enter__(self) -> int:
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                size = int(self.path[1:])
-                self.send_response(200)
-                self.send_header("Content-Length", str(size))
-                self.end_headers()
-                self.wfile.write(random.Random(size).randbytes(size))
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return int(self._server.server_address[1])
-
-    def __exit__(self, *args: object) -> None:
-        self._server.shutdown()
+def page(path: str) -> bytes:
+    """As many bytes as the path says."""
+    size = int(path[1:])
+    return random.Random(size).randbytes(size)
 
 
 def record_pieces(arch: str, folder: str, plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -121,27 +103,27 @@ def record_pieces(arch: str, folder: str, plan: dict[str, Any]) -> list[dict[str
             panda.serial_console.expect(timeout=300)
         return facts
 
-    with Server() as port:
+    port = serve(page)
 
-        @panda.queue_blocking
-        def work() -> None:
-            if devices:
-                panda.serial_console.expect(timeout=300)
-                # Any of them may be the one in either network.
-                for net, device in itertools.product((8, 9), (1, 2, 3)):
-                    panda.run_serial_cmd(
-                        f"[ -e /sys/class/net/eth{device} ] && "
-                        f"ifconfig eth{device}:{net} 10.0.{net}.15{device}",
-                        timeout=60,
-                    )
-            else:
-                panda.revert_sync("root")
-            panda.run_serial_cmd(FIND_DISK, timeout=60)
-            for number, piece in enumerate(plan["pieces"]):
-                found.append(record(number, piece, port))
-            panda.end_analysis()
+    @panda.queue_blocking
+    def work() -> None:
+        if devices:
+            panda.serial_console.expect(timeout=300)
+            # Any of them may be the one in either network.
+            for net, device in itertools.product((8, 9), (1, 2, 3)):
+                panda.run_serial_cmd(
+                    f"[ -e /sys/class/net/eth{device} ] && "
+                    f"ifconfig eth{device}:{net} 10.0.{net}.15{device}",
+                    timeout=60,
+                )
+        else:
+            panda.revert_sync("root")
+        panda.run_serial_cmd(FIND_DISK, timeout=60)
+        for number, piece in enumerate(plan["pieces"]):
+            found.append(record(number, piece, port))
+        panda.end_analysis()
 
-        panda.run()
+    panda.run()
     return found
 
 
