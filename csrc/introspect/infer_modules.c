@@ -31,7 +31,22 @@ static bool is_name(uint64_t module)
 }
 
 /*
- * Where a module is loaded: whole pages, and struct module is among them. The
+ * Sizes are whole pages if the kernel protects the parts of modules; if not
+ * (MIPS), they are as they are, and vmalloc leaves a page unmapped behind the
+ * last one.
+ */
+static bool is_size(uint64_t base, uint32_t size)
+{
+    uint64_t behind = ROUND_UP(base + size, os_page_size());
+    uint8_t byte;
+
+    return size && (size % 4096 == 0
+                    || (os_read(base + size - 1, &byte, 1)
+                        && !os_read(behind, &byte, 1)));
+}
+
+/*
+ * Where a module is loaded: from a page on, with struct module inside. The
  * parts of it that are counted from the start do not shrink.
  */
 static bool is_layout(uint64_t module, int at)
@@ -53,7 +68,7 @@ static bool is_layout(uint64_t module, int at)
         }
         last = part[i];
     }
-    return part[0] && part[0] % 4096 == 0 && module < base + part[0];
+    return module < base + part[0] && is_size(base, part[0]);
 }
 
 /* What a module may have of symbols: a part of itself, tables in its memory. */
@@ -114,9 +129,10 @@ static int find_layout(const uint64_t *module, unsigned n)
         }
         if (good == n) {
             os_layout_set(OS_MODULE_CORE_BASE, at, OS_INFERRED,
-                          "whole pages with the struct module itself in them");
+                          "a page from which on the struct module itself is");
             os_layout_set(OS_MODULE_CORE_SIZE, at + WORD, OS_INFERRED,
-                          "whole pages; no part of it is larger");
+                          "whole pages, or nothing is mapped behind the last "
+                          "one; no part of it is larger");
             return at + 2 * WORD;
         }
     }
