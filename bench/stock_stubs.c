@@ -45,9 +45,14 @@ void panda_gen_after_i128(TCGv_i128 val, MemOpIdx oi, bool store)
 {
 }
 
-/* Patches 0002, 0004 and 0005. */
+/* Patches 0002, 0004, 0005 and 0006. */
 extern bool panda_counting;
 bool panda_counting;
+
+void panda_jump_cache_clear_page(uint64_t page);
+void panda_jump_cache_clear_page(uint64_t page)
+{
+}
 
 int64_t panda_tlb_clock(void);
 int64_t panda_tlb_clock(void)

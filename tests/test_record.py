@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from guest import ROOT, boot, run_case
-from recording_files import pack, unpack
+from recording_files import pack, unpack, with_member
 from replays import Trace, record_commands, record_from_snapshot, replay, report_of
 
 from pandalite._bindings.arches import ARCHITECTURES
@@ -403,9 +403,19 @@ def test_manifest(tmp_path: Path) -> None:
         end = json.loads(archive.read("end.json"))
     assert manifest["format"] == "pandalite-recording"
     assert manifest["arch"] == "x86_64"
-    assert manifest["version"][0] == 2
+    assert manifest["version"][0] == 3
     assert end["instructions"] == recorded["instructions"]
     assert int(end["ram_digest"], 16) == recorded["ram_digest"]
+
+
+def test_format_before_the_second_jump_cache(tmp_path: Path) -> None:
+    """Blocks are looked up as it was done then."""
+    path = tmp_path / "x.plrec"
+    recorded = run_case(record_commands, "x86_64", str(path), ["true"])
+    manifest = json.loads(unpack(path)["manifest.json"])
+    manifest["version"] = [2, 0]
+    path.write_bytes(with_member(path, "manifest.json", json.dumps(manifest).encode()))
+    assert run_case(replay, "x86_64", str(path)) == recorded
 
 
 # --- what a replay tells of devices ---

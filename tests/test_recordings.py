@@ -32,7 +32,7 @@ PAGE = 4096
 
 MANIFEST: dict[str, Any] = {
     "format": "pandalite-recording",
-    "version": [2, 0],
+    "version": [3, 0],
     "id": "0b9a3c53-7a0a-4f4f-8f0a-3a0f2a6d1e11",
     "created": "2026-01-02T03:04:05.000006Z",
     "arch": "x86_64",
@@ -168,7 +168,7 @@ def test_facts(make: Callable[..., Path]) -> None:
     path = make()
     found = read_recording(path.with_suffix(""))
     assert found.path == path
-    assert found.version == (2, 0)
+    assert found.version == (3, 0)
     assert found.complete
     assert (found.arch, found.machine, found.cpu) == tuple(
         MANIFEST[key] for key in ("arch", "machine", "cpu")
@@ -202,7 +202,8 @@ def test_older_manifest(make: Callable[..., Path]) -> None:
 
 
 def test_older_major(make: Callable[..., Path]) -> None:
-    assert read_recording(make(members(version=[1, 0]))).version == (1, 0)
+    for version in ((1, 0), (2, 0)):
+        assert read_recording(make(members(version=list(version)))).version == version
 
 
 def test_newer_minor(make: Callable[..., Path]) -> None:
@@ -211,9 +212,9 @@ def test_newer_minor(make: Callable[..., Path]) -> None:
 
 
 def test_newer_major(make: Callable[..., Path]) -> None:
-    path = make(members(version=[3, 0], core_version="9.1"))
+    path = make(members(version=[4, 0], core_version="9.1"))
     for read in (read_recording, verify):
-        with pytest.raises(RecordingError, match=r"has format 3\.0, .* up to 2: .* pandalite 9\.1"):
+        with pytest.raises(RecordingError, match=r"has format 4\.0, .* up to 3: .* pandalite 9\.1"):
             read(path)
 
 
@@ -548,7 +549,7 @@ def test_command(make: Callable[..., Path], capsys: pytest.CaptureFixture[str]) 
     path = make()
     assert command.main(["info", str(path)]) == 0
     said = capsys.readouterr().out
-    assert "format 2.0, complete" in said
+    assert "format 3.0, complete" in said
     assert f"{20 + (1 << 24)} instructions, 3 slices, 2 chunks" in said
     assert command.main(["info", "--json", str(path)]) == 0
     assert json.loads(capsys.readouterr().out)["args"] == MANIFEST["args"]

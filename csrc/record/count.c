@@ -106,6 +106,7 @@ static void switch_counting(CPUState *cs, run_on_cpu_data on)
 {
     hidden = NULL;
     panda_counting = on.host_int;
+    panda_lookup_switch(panda_counting);
     if (panda_counting) {
         cs->tcg_cflags |= CF_USE_ICOUNT;
         timers_state.qemu_icount = 0;

@@ -73,6 +73,7 @@ static bool check_version(QDict *d, Error **errp)
         return false;
     }
     panda_count_by_iteration(number < 2);
+    panda_lookup_use(number >= 3);
     return true;
 }
 

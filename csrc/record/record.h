@@ -242,6 +242,13 @@ void panda_tlb_forget(CPUState *cs);
 /* Run with a budget of instructions. */
 int panda_count_exec(CPUState *cs, int64_t budget);
 
+/* ---- the next block after an indirect jump (lookup.c) ---- */
+
+/* Whether a second jump cache is used, as it is since format 3. */
+void panda_lookup_use(bool second);
+/* Code that is translated from now on uses it, or does not. */
+void panda_lookup_switch(bool on);
+
 /* ---- mutual exclusion (gate.c) ---- */
 
 void panda_gate_open(bool in_use);

@@ -385,6 +385,7 @@ static bool start(const char *path, Error **errp)
     g_free(panda_rr_file);
     panda_rr_file = g_strdup(path);
     panda_count_by_iteration(false);
+    panda_lookup_use(true);
     panda_count_switch(true);
     begin_log();
     panda_rr_set_state(PANDA_RR_RECORD);

@@ -9,7 +9,7 @@
 #include "record/record.h"
 
 /* Version of the format; readers refuse a greater major. */
-#define PANDA_RECORDING_MAJOR 2
+#define PANDA_RECORDING_MAJOR 3
 #define PANDA_RECORDING_MINOR 0
 
 /* The CPU thread runs the machine, and is recorded. */

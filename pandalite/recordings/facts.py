@@ -19,7 +19,7 @@ __all__ = ["FORMAT", "MAJOR", "Block", "Disk", "Recording", "existing", "read_re
 
 #: What the manifest calls the format, and the newest version that is read here.
 FORMAT = "pandalite-recording"
-MAJOR = 2
+MAJOR = 3
 
 MANIFEST = "manifest.json"
 END = "end.json"
