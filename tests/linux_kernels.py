@@ -97,6 +97,10 @@ KERNELS = {
     "ppc64el sid, pages of 64 KB": Kernel(
         "ppc64el", "sid", "ppc64el", "linux-binary-([0-9.]+[+]deb14-powerpc64le-64k)", (), _PARTS
     ),
+    "riscv64 trixie": Kernel("riscv64", "trixie", "riscv64", "linux-image-[0-9.]+[+]deb13-riscv64"),
+    "ppc64el bookworm": Kernel(
+        "ppc64el", "bookworm", "ppc64el", "linux-image-[0-9.]+-[0-9]+-powerpc64le"
+    ),
     "ppc64el trixie": Kernel(
         "ppc64el", "trixie", "ppc64el", "linux-image-[0-9.]+[+]deb13-powerpc64le"
     ),
@@ -106,20 +110,26 @@ _ROWS: list[str] = []
 
 
 def packages_of(kernel: Kernel) -> list[Path]:
-    """The newest package that fits, and those that its modules are in."""
+    """The newest package that fits and can be had, and those that its modules are in."""
     archive = Archive(kernel.suite, kernel.debian, cache_dir())
     archive.update()
     names = archive.package_names(kernel.pattern)
     if not names:
         pytest.skip(f"the mirror has no {kernel.pattern} in {kernel.suite}")
-    name = max(names, key=lambda n: [int(x) for x in re.findall(r"\d+", n)])
-    found = re.fullmatch(kernel.pattern, name)
-    assert found
-    all_of_it = [name, *(part.format(found[1]) for part in kernel.parts)]
-    try:
-        return [archive.binary(one) for one in all_of_it]
-    except ArchiveError as error:
-        pytest.skip(f"the mirror does not give {name}: {error}".splitlines()[0])
+    refused = ""
+    for name in sorted(names, key=_numbers, reverse=True):
+        found = re.fullmatch(kernel.pattern, name)
+        assert found
+        all_of_it = [name, *(part.format(found[1]) for part in kernel.parts)]
+        try:
+            return [archive.binary(one) for one in all_of_it]
+        except ArchiveError as error:
+            refused = f"the mirror does not give {name}: {error}".splitlines()[0]
+    pytest.skip(refused)
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(x) for x in re.findall(r"\d+", name)]
 
 
 def image_of(kernel: Kernel) -> Path:

@@ -62,8 +62,17 @@ static bool find_clock(uint64_t *ns)
 /* ---- without symbols of data: the page that programs read the time from ---- */
 
 #define PAGE 4096u
-/* Where the page's data begins: x86 keeps something else in front. */
-#define X86_FRONT 128u
+/*
+ * Where the page's data may begin: x86 keeps something else in front, PowerPC
+ * what it knows of the caches, and a bit for each system call.
+ */
+#ifdef TARGET_PPC
+#define FRONT_STEP 8u
+#define FRONT_MAX 256u
+#else
+#define FRONT_STEP 128u
+#define FRONT_MAX 128u
+#endif
 /* Of a clock: a count, a mode, its state, twelve times; and of two of them. */
 #define CLOCK_SIZE 224u
 #define DATA_SIZE (2 * CLOCK_SIZE)
@@ -186,10 +195,9 @@ static bool find_page(uint64_t *ns)
     for (unsigned i = 0; i < os_memory.n_segments; i++) {
         const OsSegment *s = &os_memory.segment[i];
 
-        for (uint64_t at = 0; at + PAGE <= s->size; at += X86_FRONT) {
-            /* At the start of a page, or behind what x86 has there. */
-            if (at % PAGE > X86_FRONT) {
-                at = ROUND_UP(at, PAGE) - X86_FRONT;
+        for (uint64_t at = 0; at + PAGE <= s->size; at += FRONT_STEP) {
+            if (at % PAGE > FRONT_MAX) {
+                at = ROUND_UP(at, PAGE) - FRONT_STEP;
                 continue;
             }
             if (is_data(s->host + at)
