@@ -187,23 +187,27 @@ def recordings(rounds: int) -> None:
     """Tables of recordings and replays."""
     import tempfile
 
+    from .recordings import COMMANDS, measure
+
     print(
         "\n| recorded command | live CPU s | recorded / live | replayed / live |"
         " replayed / live, wall | file MB | log bytes per 1,000 instructions | stall ms |"
     )
     print("|---|---|---|---|---|---|---|---|")
     for arch in ("x86_64", "arm"):
-        for command in cases.RECORDED:
+        for command in COMMANDS:
             with tempfile.TemporaryDirectory() as folder:
-                r = child("recording", command, rounds, 60000, folder, arch)
-            live = statistics.median(r["live"])
-            recorded = statistics.median(a / b for a, b in zip(r["recorded"], r["live"]))
-            replayed = statistics.median(a / b for a, b in zip(r["replayed"], r["live"]))
-            wall = statistics.median(a / b for a, b in zip(r["replayed_wall"], r["live_wall"]))
+                r = measure(command, rounds, folder, arch)
+
+            def over_live(what: str, wall: str = "", r: dict[str, Any] = r) -> str:
+                pairs = zip(r[what + wall], r["live" + wall])
+                return f"{statistics.median(a / b for a, b in pairs):.2f}"
+
             print(
-                f"| {arch}, {command} | {live:.2f} | {recorded:.2f} | {replayed:.2f} "
-                f"| {wall:.2f} | {r['size'] / 1e6:.1f} | {r['log'] * 1000 / r['instructions']:.3f} "
-                f"| {r['stall'] * 1000:.0f} |",
+                f"| {arch}, {command} | {statistics.median(r['live']):.2f} "
+                f"| {over_live('recorded')} | {over_live('replayed')} "
+                f"| {over_live('replayed', '_wall')} | {r['size'] / 1e6:.1f} "
+                f"| {r['log'] * 1000 / r['instructions']:.3f} | {r['stall'] * 1000:.0f} |",
                 flush=True,
             )
     with tempfile.TemporaryDirectory() as folder:
@@ -221,7 +225,7 @@ def main() -> int:
         print(json.dumps(getattr(cases, sys.argv[1])(*json.loads(sys.argv[2]))))
         return 0
     if len(sys.argv) == 2 and sys.argv[1] == "recordings":
-        recordings(3)
+        recordings(7)
         return 0
     if len(sys.argv) == 2 and sys.argv[1] == "hooks":
         hooks(5)
@@ -246,7 +250,7 @@ def main() -> int:
     introspection(5)
     os_events(5)
     against_stock(pairs=5, rounds=3)
-    recordings(3)
+    recordings(7)
     return 0
 
 

@@ -563,113 +563,6 @@ def procname_cost(size: int, rounds: int) -> list[float]:
     return _with_guest(work)
 
 
-#: What is recorded: computing, processes, a disk, a network.
-RECORDED = {
-    "shell loop": "i=0; while [ $i -lt {loop} ]; do i=$((i+1)); done",
-    "300 forks and execs": "i=0; while [ $i -lt 300 ]; do /bin/busybox true; i=$((i+1)); done",
-    "sha256 of 64 MB from the disk": "sha256sum {disk}",
-    "download of 50 MB": "wget -q -O /dev/null http://10.0.2.2:{port}/f",
-}
-
-
-class _Server:
-    """Serves 50 MB on the loopback interface."""
-
-    def __enter__(self) -> int:
-        import http.server
-        import os
-        import threading
-
-        data = os.urandom(50_000_000)
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *args: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-        return self._server.server_address[1]
-
-    def __exit__(self, *args: object) -> None:
-        self._server.shutdown()
-
-
-def recording(command: str, rounds: int, loop: int, folder: str, arch: str) -> dict[str, Any]:
-    """What it costs to record a command, and to replay it.
-
-    Costs are CPU seconds of all threads; the live ones, without a recording,
-    are taken in turn with the others. Each is of the second time that the command
-    is run, recorded or replayed, so that no code has to be translated. The
-    snapshot at the start is compressed before, and is not part of a cost; nor is
-    loading it.
-    """
-    import time
-
-    from pandalite import Panda
-
-    panda = Panda(generic=arch)
-    found: dict[str, Any] = {"live": [], "live_wall": [], "recorded": [], "replayed": []}
-    found.update(replayed_wall=[], whole=[])
-    lengths: list[tuple[int, int, int]] = []
-
-    with _Server() as port:
-        disk = {"arm": "/dev/vda", "aarch64": "/dev/vda"}.get(arch, "/dev/sda")
-        line = RECORDED[command].format(loop=loop, disk=disk, port=port)
-
-        def cost() -> tuple[float, float]:
-            began, cpu = time.monotonic(), cpu_seconds()
-            panda.run_serial_cmd(line, timeout=600)
-            return cpu_seconds() - cpu, time.monotonic() - began
-
-        @panda.queue_blocking
-        def body() -> None:
-            panda.revert_sync("root")
-            for i in range(rounds):
-                cost()
-                cpu, wall = cost()
-                found["live"].append(cpu)
-                found["live_wall"].append(wall)
-                panda.record(f"{folder}/{i}")
-                time.sleep(4)
-                cost()
-                begin = panda.rr_get_guest_instr_count()
-                found["recorded"].append(cost()[0])
-                panda.end_record()
-                report = panda.record_report()
-                found["stall"] = report.stall
-                found["size"] = report.file_size
-                lengths.append((begin, report.instructions, report.file_size))
-            panda.end_analysis()
-
-        panda.run()
-    for i in range(rounds):
-        cpu = cpu_seconds()
-        with panda.replay(f"{folder}/{i}", checkpoints=0) as replay:
-            replay.run_to(lengths[i][0])
-            middle, began = cpu_seconds(), time.monotonic()
-            replay.run()
-            found["replayed"].append(cpu_seconds() - middle)
-            found["replayed_wall"].append(time.monotonic() - began)
-        # The wait before the command is replayed too, in no time.
-        found["whole"].append(cpu_seconds() - cpu)
-    found["instructions"] = lengths[-1][1]
-    found["log"] = _log_bytes(f"{folder}/{rounds - 1}.plrec")
-    return found
-
-
-def _log_bytes(path: str) -> int:
-    import zipfile
-
-    with zipfile.ZipFile(path) as archive:
-        return sum(i.compress_size for i in archive.infolist() if i.filename.startswith("log/"))
-
-
 def seeking(loop: int, folder: str) -> dict[str, Any]:
     """Seconds to go to random places of a long replay."""
     import random
@@ -678,7 +571,7 @@ def seeking(loop: int, folder: str) -> dict[str, Any]:
     from pandalite import Panda
 
     panda = Panda(generic="x86_64")
-    line = RECORDED["shell loop"].format(loop=loop)
+    line = COMMANDS["shell loop"].format(n=loop)
 
     @panda.queue_blocking
     def body() -> None:
