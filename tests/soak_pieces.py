@@ -15,6 +15,8 @@ from guest import boot
 from pages import serve
 from replays import FIND_DISK, Trace, random_commands, report_of
 
+from pandalite.recordings import read_log
+
 #: Work besides that of ``replays.COMMANDS``.
 MORE = (
     "wget -q -O - http://10.0.2.2:{port}/{n}0000 | md5sum",
@@ -24,6 +26,9 @@ MORE = (
     "for d in /dev/[svn]d[ab] /dev/vd[ab]; do [ -b $d ] && head -c {n}00k $d | md5sum; done",
     "cat /proc/self/maps /proc/meminfo; uname -a; od -An -N{n}0 /dev/random",
 )
+
+#: So many entries of a log are looked at for calls to devices.
+CALLS_MAX = 50_000
 
 #: Devices besides the guest's own, by the buses of its machine.
 PCI = (
@@ -155,8 +160,12 @@ def replay_disturbed(path: str, seed: int) -> dict[str, Any]:
     panda = Panda.from_recording(path)
     rng = random.Random(seed)
     watching: list[Any] = []
+    calls = [entry.instructions for entry in itertools.islice(read_log(path), CALLS_MAX)]
     with panda.replay(path, checkpoints="300M") as replay:
-        for place in sorted(rng.randrange(replay.total + 1) for _ in range(8)):
+        places = [rng.randrange(replay.total + 1) for _ in range(8)]
+        # In front of what crosses the border to devices, or in its block.
+        places += [max(0, rng.choice(calls) - rng.randrange(4)) for _ in range(8) if calls]
+        for place in sorted(places):
             if rng.random() < 0.3:
                 replay.seek(rng.randrange(replay.total + 1))
             replay.seek(place)

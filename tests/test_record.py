@@ -19,7 +19,7 @@ from replays import Trace, record_commands, record_from_snapshot, replay, report
 
 from pandalite._bindings.arches import ARCHITECTURES
 from pandalite.errors import GuestReset, GuestShutdown
-from pandalite.recordings import devices, verify
+from pandalite.recordings import devices, read_log, verify
 
 sys.path.insert(0, str(ROOT / "tools"))
 
@@ -416,6 +416,27 @@ def test_format_before_the_second_jump_cache(tmp_path: Path) -> None:
     manifest["version"] = [2, 0]
     path.write_bytes(with_member(path, "manifest.json", json.dumps(manifest).encode()))
     assert run_case(replay, "x86_64", str(path)) == recorded
+
+
+def case_stops(arch: str, elf: str, path: str) -> int:
+    """Stop in front of calls to devices, and in the block that makes them."""
+    panda = bare_panda(arch, elf, path + ".stops")
+    places = {entry.instructions for entry in read_log(path) if entry.kind == "call"}
+    with panda.replay(path) as replay:
+        for place in sorted(places):
+            for stop in range(max(0, place - 3), place + 1):
+                assert replay.seek(stop) == stop
+        replay.run()
+    return len(places)
+
+
+@pytest.mark.parametrize("arch", ("x86_64", "arm", "mips", "mipsel", "mips64", "mips64el", "ppc"))
+def test_stops_at_calls_to_devices(arch: str, tmp_path: Path) -> None:
+    """Some are made in the middle of a block, which is counted as a whole."""
+    path = str(tmp_path / "bare")
+    elf = str(build_baremetal.build(arch))
+    run_case(case_record_bare, arch, elf, path)
+    assert run_case(case_stops, arch, elf, path) > 0
 
 
 # --- what a replay tells of devices ---

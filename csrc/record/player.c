@@ -306,6 +306,19 @@ bool panda_player_interrupts(CPUState *cs)
         && panda_border.count + panda_log_get(&next) == count;
 }
 
+/*
+ * The place of a call is counted with the whole block that makes it, and it may
+ * be made in the middle (MIPS' tlbwr asks for a random number): a block that is
+ * cut short to stop there has fewer instructions.
+ */
+bool panda_player_cuts_short(uint64_t count)
+{
+    uint64_t here = panda_count_raw();
+
+    return count > here && count - here < BLOCK_MAX
+        && (here == stop_at || panda_vcpu.cs->singlestep_enabled);
+}
+
 static void apply_pause(CPUState *cs)
 {
     const uint8_t *kind;

@@ -29,6 +29,8 @@ void panda_player_begin(void);
 void panda_player_end(void);
 /* It is to stop when so many instructions are executed. */
 void panda_player_stop_at(uint64_t count);
+/* Does the block that runs end here, while in the recording it went on to a place? */
+bool panda_player_cuts_short(uint64_t count);
 /* Where the slice that is played began. */
 uint64_t panda_player_slice_begin(void);
 

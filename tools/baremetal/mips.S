@@ -420,9 +420,8 @@ trap_exit:
 2:      ins     $t0, $zero, 0, 13
         move_to $t0, $10                # EntryHi
         mtc0    $zero, $5               # PageMask: 4 KB
-        mtc0    $zero, $0               # Index
         ehb
-        tlbwi
+        tlbwr                           # in the middle of a block
         ehb
         address $t0, user_entry
         move_to $t0, $14                # EPC
