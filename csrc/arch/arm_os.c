@@ -42,10 +42,28 @@ uint64_t panda_arch_os_linear(uint64_t va)
     return OS_NOWHERE;
 }
 
+/*
+ * Linux has tables of its own, each 2 KB in front of the one for the CPU. The
+ * latter's entry is empty while a page has not been accessed for long, so that
+ * the next access shows; the former's keeps where the page is (L_PTE_VALID).
+ */
+#define LINUX_TABLE 2048
+
+static uint64_t aged_page(uint32_t entry_at, uint64_t va)
+{
+    uint32_t e;
+
+    if (!(entry_at & LINUX_TABLE)
+        || !os_physical_u32(entry_at - LINUX_TABLE, &e) || !(e & 1)) {
+        return OS_NOWHERE;
+    }
+    return (e & 0xfffff000) | (va & 0xfff);
+}
+
 /* Short descriptors: sections of 1 MB, or pages in tables of 256. */
 static uint64_t walk_short(uint64_t root, uint64_t va)
 {
-    uint32_t e;
+    uint32_t e, at;
 
     if (!os_physical_u32((root & ~0x3fffull) + (va >> 20) * 4, &e)) {
         return OS_NOWHERE;
@@ -54,14 +72,14 @@ static uint64_t walk_short(uint64_t root, uint64_t va)
         return e & (1 << 18) ? (e & 0xff000000) | (va & 0xffffff)
                              : (e & 0xfff00000) | (va & 0xfffff);
     }
-    if ((e & 3) != 1
-        || !os_physical_u32((e & 0xfffffc00) + ((va >> 12) & 255) * 4, &e)) {
+    at = (e & 0xfffffc00) + ((va >> 12) & 255) * 4;
+    if ((e & 3) != 1 || !os_physical_u32(at, &e)) {
         return OS_NOWHERE;
     }
     if (e & 2) {
         return (e & 0xfffff000) | (va & 0xfff);
     }
-    return e & 1 ? (e & 0xffff0000) | (va & 0xffff) : OS_NOWHERE;
+    return e & 1 ? (e & 0xffff0000) | (va & 0xffff) : aged_page(at, va);
 }
 
 /* Descriptors of 8 bytes; the top level has what bits are left. */
