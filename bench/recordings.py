@@ -7,20 +7,23 @@ any more; starts, snapshots and loading them are no part of it.
 
 from __future__ import annotations
 
-import http.server
+import functools
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from .cases import cpu_seconds
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
+
+from pages import serve
 
 COMMANDS = {
     "shell loop": "i=0; while [ $i -lt 15000 ]; do i=$((i+1)); done",
@@ -33,38 +36,24 @@ COMMANDS = {
 SETTLED = 4
 
 
-@contextmanager
-def _server() -> Iterator[int]:
-    """Serves 50 MB on the loopback interface."""
+@functools.cache
+def _port() -> int:
+    """Where 50 MB are served."""
     data = os.urandom(50_000_000)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_address[1]
-    server.shutdown()
+    return serve(lambda path: data)
 
 
 def measure(command: str, rounds: int, folder: str, arch: str) -> dict[str, Any]:
     """CPU and wall seconds of each turn, by what was done, and facts of the recording."""
-    with _server() as port, ExitStack() as stack:
-        disk = {"arm": "/dev/vda", "aarch64": "/dev/vda"}.get(arch, "/dev/sda")
-        line = COMMANDS[command].format(disk=disk, port=port)
-        path = f"{folder}/replayed"
-        facts = _make(arch, line, path, rounds)
+    disk = {"arm": "/dev/vda", "aarch64": "/dev/vda"}.get(arch, "/dev/sda")
+    line = COMMANDS[command].format(disk=disk, port=_port())
+    path = f"{folder}/replayed"
+    facts = _make(arch, line, path, rounds)
+    with ExitStack() as stack:
         turns = {
             "live": _Turns(stack, "guest", arch, line, None),
             "recorded": _Turns(stack, "guest", arch, line, f"{folder}/recorded"),
-            "replayed": _Turns(stack, "replay", arch, path, facts["marks"]),
+            "replayed": _Turns(stack, "replay", arch, path, facts["places"]),
         }
         found: dict[str, Any] = {f"{name}{kind}": [] for name in turns for kind in ("", "_wall")}
         for _ in range(rounds):
@@ -87,7 +76,10 @@ class _Turns:
 
     def _answer(self) -> list[float]:
         assert self._process.stdout
-        return list(json.loads(_last_of(self._process.stdout)))
+        for line in self._process.stdout:
+            if line.startswith("["):
+                return list(json.loads(line))
+        sys.exit("a process of the measurement failed")
 
     def turn(self) -> tuple[float, float]:
         assert self._process.stdin
@@ -97,15 +89,8 @@ class _Turns:
         return cpu, wall
 
 
-def _last_of(lines: IO[str]) -> str:
-    for line in lines:
-        if line.startswith(("[", "{")) and not line.startswith("[pandalite]"):
-            return line
-    sys.exit("a process of the measurement failed")
-
-
 def _make(arch: str, line: str, path: str, rounds: int) -> dict[str, Any]:
-    """Record the command many times: where each began and ended, and what the file is."""
+    """Record the command many times: between which places it ran, and what the file is."""
     process = subprocess.run(
         [sys.executable, "-m", "bench.recordings", "make", json.dumps([arch, line, path, rounds])],
         stdout=subprocess.PIPE,
@@ -113,10 +98,9 @@ def _make(arch: str, line: str, path: str, rounds: int) -> dict[str, Any]:
         check=True,
     )
     facts = dict(json.loads(process.stdout.splitlines()[-1]))
-    with zipfile.ZipFile(Path(f"{path}.plrec")) as archive:
+    with zipfile.ZipFile(f"{path}.plrec") as archive:
         members = archive.infolist()
     facts["log"] = sum(i.compress_size for i in members if i.filename.startswith("log/"))
-    facts["size"] = Path(f"{path}.plrec").stat().st_size
     return facts
 
 
@@ -128,21 +112,19 @@ def make(arch: str, line: str, path: str, rounds: int) -> None:
     from pandalite import Panda
 
     panda = Panda(generic=arch)
-    facts: dict[str, Any] = {"marks": []}
+    facts: dict[str, Any] = {"places": []}
 
     @panda.queue_blocking
     def body() -> None:
         panda.revert_sync("root")
         panda.run_serial_cmd(line, timeout=600)
         panda.record(path)
-        panda.run_serial_cmd(line, timeout=600)
-        for _ in range(rounds):
-            begin = panda.rr_get_guest_instr_count()
+        for _ in range(rounds + 1):
             panda.run_serial_cmd(line, timeout=600)
-            facts["marks"].append([begin, panda.rr_get_guest_instr_count()])
+            facts["places"].append(panda.rr_get_guest_instr_count())
         panda.end_record()
         report = panda.record_report()
-        facts.update(stall=report.stall, instructions=report.instructions)
+        facts.update(stall=report.stall, instructions=report.instructions, size=report.file_size)
         panda.end_analysis()
 
     panda.run()
@@ -163,7 +145,7 @@ def guest(arch: str, line: str, path: str | None) -> None:
             panda.record(path)
             time.sleep(SETTLED)
         panda.run_serial_cmd(line, timeout=600)
-        _by_turns(lambda: panda.run_serial_cmd(line, timeout=600), None)
+        _by_turns(lambda: panda.run_serial_cmd(line, timeout=600))
         if path:
             panda.end_record()
         panda.end_analysis()
@@ -171,28 +153,22 @@ def guest(arch: str, line: str, path: str | None) -> None:
     panda.run()
 
 
-def replay(arch: str, path: str, marks: list[tuple[int, int]]) -> None:
+def replay(arch: str, path: str, places: list[int]) -> None:
     """Replay the command once more at each turn."""
     from pandalite import Panda
 
     with Panda(generic=arch).replay(path, checkpoints=0) as replayed:
-        ends = iter(marks)
-
-        def work() -> None:
-            replayed.run_to(next(ends)[1])
-
-        replayed.run_to(marks[0][0])
-        _by_turns(work, len(marks))
+        rest = iter(places)
+        replayed.run_to(next(rest))
+        _by_turns(lambda: replayed.run_to(next(rest)))
 
 
-def _by_turns(work: Any, turns: int | None) -> None:
+def _by_turns(work: Callable[[], Any]) -> None:
     print("[]", flush=True)
-    done = 0
-    while (turns is None or done < turns) and sys.stdin.readline():
+    while sys.stdin.readline():
         cpu, wall = cpu_seconds(), time.monotonic()
         work()
         print(json.dumps([cpu_seconds() - cpu, time.monotonic() - wall]), flush=True)
-        done += 1
 
 
 if __name__ == "__main__":
