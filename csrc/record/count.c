@@ -55,9 +55,10 @@ void panda_tlb_forget(CPUState *cs)
 static bool by_iteration;
 static TranslationBlock *hidden;
 
-void panda_count_by_iteration(bool each)
+void panda_count_as_in_format(int64_t major)
 {
-    by_iteration = each;
+    by_iteration = major < 2;
+    panda_lookup_use(major >= 3);
 }
 
 void panda_count_hide(TranslationBlock *tb)

@@ -72,8 +72,7 @@ static bool check_version(QDict *d, Error **errp)
                    number, PANDA_RECORDING_MAJOR);
         return false;
     }
-    panda_count_by_iteration(number < 2);
-    panda_lookup_use(number >= 3);
+    panda_count_as_in_format(number);
     return true;
 }
 

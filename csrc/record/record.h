@@ -220,8 +220,8 @@ uint64_t panda_rr_mix_bytes(uint64_t h, const void *bytes, size_t size);
 
 /* Begin to count, from 0, or end it; the machine stands still. */
 void panda_count_switch(bool on);
-/* String instructions are counted by their iterations, as in format 1. */
-void panda_count_by_iteration(bool each);
+/* Count, and look blocks up, as recordings of a format did (its major version). */
+void panda_count_as_in_format(int64_t major);
 /* The block's front end must not see that instructions are counted. */
 void panda_count_hide(TranslationBlock *tb);
 /* Executed since then, the block that runs included. */

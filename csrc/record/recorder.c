@@ -384,8 +384,7 @@ static bool start(const char *path, Error **errp)
     panda_saver_add_ram(copy);
     g_free(panda_rr_file);
     panda_rr_file = g_strdup(path);
-    panda_count_by_iteration(false);
-    panda_lookup_use(true);
+    panda_count_as_in_format(PANDA_RECORDING_MAJOR);
     panda_count_switch(true);
     begin_log();
     panda_rr_set_state(PANDA_RR_RECORD);
